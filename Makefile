@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh machine:  make demo   and   make test
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# What the project is developed with; users install whatever the ranges in pyproject.toml allow.
+TORCH ?= torch==2.14.1 torchvision==0.29.1
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint unit wheel device-pythons clean
+
+demo: $(VENV)/.demo
+	$(BIN)/orinspect demo
+
+test: lint unit wheel
+
+$(VENV)/.venv:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo 'orinspect needs Python 3.10 to 3.13: run  make PYTHON=python3.12 ...'; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.venv pyproject.toml
+	@echo 'installing orinspect with its training and export parts (some minutes, once)'
+	$(PIP) $(TORCH)
+	$(PIP) --editable '.[demo]'
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	@echo 'installing the development tools'
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(VENV)/.dev
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report --skip-empty
+
+# The built wheel in a clean venv without torch and onnx: what a board gets.
+wheel: $(VENV)/.dev
+	$(BIN)/python tests/wheel.py $(PYTHON)
+
+# The same on the Pythons of JetPack 6 and 7, where they are installed:  make device-pythons PYTHONS='python3.10 python3.12'
+device-pythons: $(VENV)/.dev
+	for python in $(PYTHONS); do $(BIN)/python tests/wheel.py $$python || exit 1; done
+
+clean:
+	rm -rf $(VENV) .venv-wheel* demo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

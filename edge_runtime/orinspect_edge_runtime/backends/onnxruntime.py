@@ -1,0 +1,81 @@
+"""onnxruntime on the CPU: runs the very files that TensorRT builds from, so accuracy is known before a board is."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orinspect_edge_runtime.backends import Arrays, T
+from orinspect_edge_runtime.errors import BundleError, RecipeError
+from orinspect_edge_runtime.manifest import GraphSpec, TensorSpec
+
+FRAMES = "frames"
+
+
+class OnnxRuntimeBackend:
+    """A graph in an onnxruntime CPU session; the head's inputs stay bound as OrtValues."""
+
+    def __init__(self, graph: bytes, spec: GraphSpec, *, threads: int = 0) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # noqa: BLE001  onnxruntime raises types of its own that derive from Exception only
+            raise BundleError(f"{spec.file}: onnxruntime refuses it ({_first_line(error)})") from error
+        self._to_value = onnxruntime.OrtValue.ortvalue_from_numpy
+        self._outputs = [output.name for output in spec.outputs]
+        self._specs = {tensor.name: tensor for tensor in spec.inputs}
+        self._inputs: dict[str, Any] = {}
+        self._kept: dict[str, NDArray[Any]] = {}
+        self.description = f"onnxruntime {onnxruntime.__version__}, {self._session.get_providers()[0]}"
+
+    def set_inputs(self, arrays: Arrays) -> None:
+        """Bind a recipe's arrays. They must be exactly the graph's inputs beside `frames`."""
+        wanted = {name for name in self._specs if name != FRAMES}
+        if set(arrays) != wanted:
+            odd = ", ".join(sorted(wanted ^ set(arrays)))
+            raise RecipeError(f"the recipe does not fit this graph (differs in: {odd}); fit it again")
+        _check_shapes(arrays, self._specs)
+        # An OrtValue made from numpy borrows the array's memory: keep the arrays alive beside it.
+        self._kept = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+        self._inputs = {name: self._to_value(array) for name, array in self._kept.items()}
+
+    def run(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Outputs by name for uint8 frames [batch, height, width, 3]."""
+        feed = {**self._inputs, FRAMES: self._to_value(np.ascontiguousarray(frames))}
+        values = self._session.run_with_ort_values(self._outputs, feed)
+        return {name: value.numpy() for name, value in zip(self._outputs, values, strict=True)}
+
+    def close(self) -> None:
+        """Drop the session and the bound arrays."""
+        self._inputs, self._kept = {}, {}
+        self._session = None
+
+    def __enter__(self: T) -> T:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _check_shapes(arrays: Arrays, specs: dict[str, TensorSpec]) -> None:
+    for name, array in arrays.items():
+        shape = specs[name].shape
+        fixed = [(have, want) for have, want in zip(array.shape, shape, strict=False) if isinstance(want, int)]
+        if array.ndim != len(shape) or any(have != want for have, want in fixed):
+            raise RecipeError(
+                f"the recipe's {name} is {list(array.shape)}, this bundle's graph takes {list(shape)}: "
+                "it was fitted for another encoder; fit it again"
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

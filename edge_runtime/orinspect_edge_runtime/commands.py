@@ -1,0 +1,273 @@
+"""The commands of the runtime: fit, score, embed, evaluate, check, bench. Thin: each parses, calls, prints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from orinspect_edge_runtime.evaluation import Evaluation
+
+PATH = click.Path(path_type=Path)
+bundle_argument = click.argument("bundle", type=PATH)
+recipe_option = click.option("--recipe", help="Recipe to use; not needed when the bundle has only one.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+threads_option = click.option("--threads", default=0, show_default=True, help="CPU threads; 0: all cores.")
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+@click.command()
+@bundle_argument
+@click.argument("normal_dir", type=PATH)
+@click.option("--recipe", default="default", show_default=True, help="Name of the recipe; one of that name is replaced.")
+@click.option("--scorer", default="patchcore", show_default=True, help="patchcore, padim, knn or mahalanobis.")
+@click.option("--precision", default="fp32", show_default=True, help="Precision the recipe is fitted for and run in.")
+@click.option("--false-alarm", default=0.01, show_default=True, help="Share of good images allowed above the threshold.")
+@click.option("--groups", default=0, show_default=True, help="Kinds of good image to tell apart; 0: found by itself.")
+@click.option("--seed", default=0, show_default=True)
+@json_option
+def fit(bundle: Path, normal_dir: Path, recipe: str, as_json: bool, **options: Any) -> None:
+    """Fit a recipe on good images only.
+
+    \b
+    Example:  orinspect fit BUNDLE good_images/ --recipe bracket --false-alarm 0.01
+    """
+    from orinspect_edge_runtime.bundle import Bundle
+    from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+    from orinspect_edge_runtime.preprocess import Skipped, list_images, read_frames
+    from orinspect_edge_runtime.progress import shares, track
+    from orinspect_edge_runtime.recipe import check_name
+
+    chosen, opened = FitOptions(**options), Bundle.open(bundle)
+    check_name(recipe)
+    paths, skipped = list_images([normal_dir]), list[Skipped]()
+    frames = track(read_frames(paths, opened.manifest.preprocess, skipped), "features", len(paths))
+    with shares("recipe") as show:
+        fitted = fit_recipe(opened, frames, recipe, chosen, progress=show)
+    opened.add_recipe(fitted)
+    _warn_skipped([s.reason for s in skipped])
+    if as_json:
+        hidden = ("arrays", "calibration_scores")
+        _print_json({f.name: getattr(fitted, f.name) for f in dataclasses.fields(fitted) if f.name not in hidden})
+        return
+    kinds = " + ".join(str(n) for n in fitted.group_sizes)
+    click.echo(f"recipe {fitted.name}: {fitted.scorer} {fitted.precision}, {fitted.good_images} good images ({kinds})")
+    click.echo(f"threshold {fitted.threshold:.3f}: {fitted.false_alarm_note}")
+
+
+@click.command()
+@bundle_argument
+@click.argument("images", type=PATH, nargs=-1, required=True)
+@recipe_option
+@click.option("--overlay", type=PATH, help="Folder for the images with their heat maps drawn over.")
+@threads_option
+@json_option
+def score(
+    bundle: Path, images: tuple[Path, ...], recipe: str | None, overlay: Path | None, threads: int, as_json: bool
+) -> None:
+    """Score images: one line each, with the verdict.
+
+    \b
+    Example:  orinspect score BUNDLE new_images/ --overlay heat_maps/
+    """
+    from orinspect_edge_runtime.detector import Detector
+    from orinspect_edge_runtime.errors import ImageError, InputError
+    from orinspect_edge_runtime.preprocess import list_images, read_frame
+
+    paths, failed, rows = list_images(list(images)), 0, []
+    with Detector.load(bundle, recipe, threads=threads) as detector:
+        for path in paths:
+            try:
+                frame = read_frame(path, detector.bundle.manifest.preprocess)
+            except ImageError as error:
+                failed += 1
+                click.echo(f"orinspect: {error}", err=True)
+                rows.append({"image": str(path), "error": str(error)})
+                continue
+            verdict = detector(frame)
+            row = {k: v for k, v in vars(verdict).items() if k != "anomaly_map"}
+            rows.append({"image": str(path), **row})
+            if not as_json:
+                word = "ANOMALOUS" if verdict.is_anomalous else "good"
+                click.echo(f"{word:9}  {verdict.score:8.3f}  {path}")
+            if overlay is not None:
+                _save_overlay(overlay, path, len(rows), frame, verdict)
+    if as_json:
+        _print_json(rows)
+    if failed:
+        raise InputError(f"{failed} of {len(paths)} images could not be scored (named above); the others were")
+
+
+def _save_overlay(folder: Path, path: Path, number: int, frame: Any, verdict: Any) -> None:
+    from orinspect_edge_runtime import durable
+    from orinspect_edge_runtime.errors import InputError
+    from orinspect_edge_runtime.overlay import draw_overlay, to_png
+
+    if verdict.anomaly_map is None:
+        raise InputError("this recipe's scorer judges the whole image and has no heat map: fit patchcore or padim")
+    drawn = draw_overlay(frame.pixels, verdict.anomaly_map, verdict.threshold)
+    durable.write_bytes(folder / f"{number:05d}-{path.stem}.png", to_png(drawn))
+
+
+@click.command()
+@bundle_argument
+@click.argument("images", type=PATH, nargs=-1, required=True)
+@click.option("--out", type=PATH, required=True, help="File to write, .npz.")
+@click.option("--precision", default="fp32", show_default=True)
+@threads_option
+def embed(bundle: Path, images: tuple[Path, ...], out: Path, precision: str, threads: int) -> None:
+    """Write the embedding of every image to a file.
+
+    \b
+    Example:  orinspect embed BUNDLE images/ --out embeddings.npz
+    The file holds `embedding` float32 [N, E] and `image`, the N paths.
+    """
+    from orinspect_edge_runtime.bundle import Bundle
+    from orinspect_edge_runtime.embed import embed_images
+    from orinspect_edge_runtime.errors import InputError
+    from orinspect_edge_runtime.preprocess import Skipped, list_images
+    from orinspect_edge_runtime.progress import track
+
+    if out.suffix != ".npz":
+        raise InputError(f"--out {out}: embeddings are written as .npz")
+    opened, paths, skipped = Bundle.open(bundle), list_images(list(images)), list[Skipped]()
+    count = embed_images(
+        opened, paths, out, precision, skipped, threads=threads, each=lambda f: track(f, "embed", len(paths))
+    )
+    _warn_skipped([s.reason for s in skipped])
+    click.echo(f"{out}: {count} embeddings of length {opened.manifest.encoder.embedding_dim}, {precision}")
+
+
+@click.command()
+@bundle_argument
+@click.argument("dataset", type=PATH)
+@recipe_option
+@click.option("--report", type=PATH, help="Folder for report.html and evaluation.json.")
+@threads_option
+@json_option
+def evaluate(
+    bundle: Path, dataset: Path, recipe: str | None, report: Path | None, threads: int, as_json: bool
+) -> None:
+    """Score labelled images and say how well the recipe tells them apart.
+
+    \b
+    Example:  orinspect evaluate BUNDLE DATASET --report report/
+    DATASET holds good/ and one folder a kind of defect, or test/ with these (MVTec AD).
+    """
+    from orinspect_edge_runtime import durable
+    from orinspect_edge_runtime.dataset import read_dataset
+    from orinspect_edge_runtime.detector import Detector
+    from orinspect_edge_runtime.evaluation import evaluate as run_evaluation
+    from orinspect_edge_runtime.progress import shares
+    from orinspect_edge_runtime.report import evaluation_page, write_report
+
+    images = read_dataset(dataset)
+    with Detector.load(bundle, recipe, threads=threads) as detector:
+        with shares("evaluate") as show:
+            result = run_evaluation(detector, images, progress=show)
+        if report is not None:
+            content = json.dumps(result.to_json(), indent=2).encode()
+            durable.write_bytes(report / "evaluation.json", content)
+            write_report(report / "report.html", evaluation_page(result, detector, str(dataset)))
+    _warn_skipped(list(result.skipped))
+    _print_evaluation(result, as_json)
+
+
+def _print_evaluation(result: Evaluation, as_json: bool) -> None:
+    if as_json:
+        _print_json(result.to_json())
+        return
+    low, high = result.auroc_interval
+    click.echo(f"{result.good_images} good, {result.defective_images} defective; {result.scorer} {result.precision}")
+    click.echo(f"image AUROC {result.auroc:.4f} (95 % interval {low:.4f} to {high:.4f})")
+    click.echo(f"average precision {result.average_precision:.4f}, best F1 {result.f1_max:.4f}")
+    click.echo(f"threshold {result.threshold:.3f}: {result.detections:.1%} of the defective images are above it")
+    click.echo(f"and {result.false_alarms:.2%} of the good ones (promised {result.false_alarm_promised:.2%})")
+
+
+@click.command()
+@bundle_argument
+@json_option
+def check(bundle: Path, as_json: bool) -> None:
+    """Verify every byte of a bundle and replay its golden inputs through every graph.
+
+    \b
+    Example:  orinspect check BUNDLE
+    """
+    from orinspect_edge_runtime.bundle import Bundle
+    from orinspect_edge_runtime.errors import BundleError, CheckFailed
+    from orinspect_edge_runtime.golden import read_golden, replay
+    from orinspect_edge_runtime.progress import track
+
+    try:
+        opened = Bundle.open(bundle)
+        for name in opened.manifest.recipes:
+            opened.recipe(name)
+    except BundleError as error:
+        # A path that is no bundle at all is wrong usage; a bundle with a flaw is a check whose answer is no.
+        if not (bundle / "manifest.json").exists():
+            raise
+        raise CheckFailed(str(error)) from error
+    golden, graphs = read_golden(opened), opened.manifest.graphs
+    replays = [replay(opened, spec, golden) for spec in track(graphs, "golden replay", len(graphs))]
+    if as_json:
+        _print_json({"bundle": str(bundle), "files": len(opened.manifest.files), "replays": list(map(vars, replays))})
+    else:
+        click.echo(f"{len(opened.manifest.files)} files as the manifest promises, {len(opened.manifest.recipes)} recipes")
+        for r in replays:
+            word = "ok    " if r.passed else "FAILED"
+            click.echo(f"{word} {r.precision} {r.head}: cosine {r.least_cosine:.5f}, rank {r.rank_correlation:.4f}")
+    bad = [f"{r.precision} {r.head}" for r in replays if not r.passed]
+    if bad:
+        raise CheckFailed(f"{bundle}: {', '.join(bad)} does not reproduce golden; do not use it, export again")
+
+
+@click.command()
+@bundle_argument
+@click.option("--precision", help="One or several, comma-separated; without it all, in alternating rounds.")
+@click.option("--scenario", default="single-stream", show_default=True, help="single-stream or offline (batches of 8).")
+@click.option("--head", default="patchcore", show_default=True, help="patchcore or padim, when no recipe is named.")
+@click.option("--recipe", help="Measure with this recipe's arrays.")
+@click.option("--runs", default=100, show_default=True, help="Timed calls a precision.")
+@click.option("--out", type=PATH, help="File for the JSON result.")
+@threads_option
+@json_option
+def bench(bundle: Path, precision: str | None, out: Path | None, as_json: bool, **options: Any) -> None:
+    """Measure latency on this machine, and write down the conditions.
+
+    \b
+    Example:  orinspect bench BUNDLE --runs 200 --out bench.json
+    """
+    from orinspect_edge_runtime import durable
+    from orinspect_edge_runtime.bench import BenchOptions, run_bench
+    from orinspect_edge_runtime.bundle import Bundle
+    from orinspect_edge_runtime.progress import shares
+
+    precisions = tuple(precision.split(",")) if precision else ()
+    chosen, opened = BenchOptions(precisions, **options), Bundle.open(bundle)
+    with shares("bench") as show:
+        result = run_bench(opened, chosen, show)
+    if out is not None:
+        durable.write_bytes(out, json.dumps(result, indent=2).encode())
+    if as_json:
+        _print_json(result)
+        return
+    for row in result["latencies"]:
+        ratio = "" if row["ratio_p50"] is None else f", {row['ratio_p50']:.2f}x fp32"
+        click.echo(f"{row['precision']}: p50 {row['p50_ms']:.2f} ms, p99 {row['p99_ms']:.2f} ms{ratio} ({row['runs_on']})")
+    conditions = result["conditions"]
+    click.echo(f"{conditions['machine']}, {conditions['threads']} threads, load {conditions['load_before']} before")
+
+
+def _warn_skipped(reasons: list[str]) -> None:
+    for reason in reasons[:5]:
+        click.echo(f"skipped: {reason}", err=True)
+    if len(reasons) > 5:
+        click.echo(f"skipped: {len(reasons) - 5} more", err=True)

@@ -1,0 +1,63 @@
+"""Golden replay: every graph must reproduce the outputs that were recorded when the bundle was made."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orinspect_edge_runtime import metrics
+from orinspect_edge_runtime.backends import open_backend
+from orinspect_edge_runtime.bundle import GOLDEN, Bundle
+from orinspect_edge_runtime.manifest import GraphSpec
+
+# Least cosine of any golden frame's embedding to the recorded fp32 one; the order of the scores must be kept as well.
+LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.99}
+LEAST_RANK_CORRELATION = {"fp32": 0.999, "fp16": 0.99, "int8": 0.9}
+Arrays = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How one graph reproduced golden. passed: both limits of its precision were kept and every value is finite."""
+
+    precision: str
+    head: str
+    least_cosine: float
+    rank_correlation: float
+    passed: bool
+
+
+def read_golden(bundle: Bundle) -> Arrays:
+    """Arrays of golden.npz: `frames`, `embedding`, `patches`, `score_HEAD`, `HEAD.INPUT` (see export's golden.py)."""
+    with np.load(io.BytesIO(bundle.read(GOLDEN)), allow_pickle=False) as entries:
+        return {name: entries[name] for name in entries.files}
+
+
+def head_arrays(golden: Arrays, head: str) -> Arrays:
+    """The recorded inputs of a head, by the names of heads.py."""
+    prefix = f"{head}."
+    return {name.removeprefix(prefix): array for name, array in golden.items() if name.startswith(prefix)}
+
+
+def replay(bundle: Bundle, spec: GraphSpec, golden: Arrays, backend: str = "onnxruntime") -> Replay:
+    """Run one graph on the golden frames with the golden head inputs and compare."""
+    with open_backend(bundle.read(spec.file), spec, name=backend) as opened:
+        opened.set_inputs(head_arrays(golden, spec.head))
+        outputs = [opened.run(frame[None]) for frame in golden["frames"]]
+    embedding = np.concatenate([output["embedding"] for output in outputs])
+    score = np.concatenate([output["score"] for output in outputs])
+    cosine = least_cosine(embedding, golden["embedding"])
+    order = metrics.spearman(score, golden[f"score_{spec.head}"])
+    finite = bool(np.isfinite(embedding).all() and np.isfinite(score).all())
+    good = cosine >= LEAST_COSINE[spec.precision] and order >= LEAST_RANK_CORRELATION[spec.precision]
+    return Replay(spec.precision, spec.head, cosine, order, finite and good)
+
+
+def least_cosine(ours: NDArray[np.generic], theirs: NDArray[np.generic]) -> float:
+    """Smallest cosine over rows of two [N, E] arrays."""
+    a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / np.maximum(lengths, 1e-30)).min())

@@ -1,0 +1,58 @@
+"""The heads a graph can be fused with: which extra inputs each takes, and what they hold.
+
+Every graph takes `frames`, uint8 [batch, height, width, 3] (RGB, the model's size), and gives
+
+    score        float32 [batch]                 largest patch distance, normalised for the image's group
+    anomaly_map  float32 [batch, height, width]  the same scale, upsampled and smoothed
+    embedding    float32 [batch, embedding_dim]  mean, maximum and standard deviation of the last stage
+    patches      float32 [batch, P, patch_dim]   P = rows x columns of the grid, before any projection
+
+The head's inputs are a recipe's arrays: they stay on the device, so a new part or another recipe needs no new engine.
+G is the number of groups (kinds of good image that the recipe tells apart), M the rows of the memory bank.
+
+patchcore (Roth et al. 2022, arXiv 2106.08265), on whitened patches z = (x - mean) @ projection:
+    min over rows m of |z - b_m|^2, as the product of [2z, 1, onehot(group)] with the columns of `bank`, which are
+    [b_m; -|b_m|^2; -penalty(group, m)]: rows of another group are out of reach, at no extra cost.
+padim (Defard et al. 2020, arXiv 2011.08785): |(x_p - mean[g, p]) @ factor[g, p]| with one Gaussian a position.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orinspect_edge_runtime.manifest import EncoderSpec, TensorSpec
+
+HEADS = ("patchcore", "padim")
+# Far beyond any squared distance between whitened patches; distances are always computed in float32.
+OTHER_GROUP_PENALTY = 1e6
+
+
+def head_inputs(head: str, encoder: EncoderSpec) -> tuple[TensorSpec, ...]:
+    """The inputs of a head, `frames` not among them. All are float32."""
+    positions, dim = encoder.grid[0] * encoder.grid[1], encoder.patch_dim
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "group_mean": (encoder.embedding_dim,),
+        "group_projection": (encoder.embedding_dim, "groups"),
+        "group_bias": ("groups",),
+        "score_offset": ("groups",),
+        "score_scale": ("groups",),
+    }
+    if head == "patchcore":
+        shapes |= {"patch_mean": (dim,), "patch_projection": (dim, dim), "bank": (f"{dim + 1}+groups", "bank_rows")}
+    elif head == "padim":
+        shapes |= {"patch_means": ("groups", positions, dim), "patch_factors": ("groups", positions, dim, dim)}
+    else:
+        raise ValueError(f"unknown head {head!r}")
+    return tuple(TensorSpec(name, "float32", shape) for name, shape in shapes.items())
+
+
+def neutral_inputs(head: str, encoder: EncoderSpec) -> dict[str, NDArray[np.float32]]:
+    """Head inputs of the smallest shape, all zero but a scale of one: they run a graph that has no recipe yet."""
+    sizes = {"groups": 1, "bank_rows": 1, f"{encoder.patch_dim + 1}+groups": encoder.patch_dim + 2}
+    arrays = {
+        spec.name: np.zeros([sizes[d] if isinstance(d, str) else d for d in spec.shape], np.float32)
+        for spec in head_inputs(head, encoder)
+    }
+    arrays["score_scale"][:] = 1.0
+    return arrays

@@ -1,0 +1,44 @@
+"""Heat maps drawn over images, and the mark of what lies above the threshold."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from orinspect_edge_runtime.preprocess import Pixels
+
+# Anchor colours of a perceptually even map from dark violet to yellow (after matplotlib's inferno, CC0).
+_COLOURS = np.array(
+    [[0, 0, 4], [40, 11, 84], [101, 21, 110], [159, 42, 99], [212, 72, 66], [245, 125, 21], [250, 193, 39], [252, 255, 164]],
+    np.float32,
+)
+
+
+def heat_map(anomaly_map: NDArray[np.float32], threshold: float) -> Pixels:
+    """uint8 [h, w, 3] colours of a map: black at 0 (a usual good patch), half scale at the threshold."""
+    scale = max(2 * threshold, 1e-6)
+    position = np.clip(anomaly_map / scale, 0, 1) * (len(_COLOURS) - 1)
+    low = np.minimum(position.astype(np.intp), len(_COLOURS) - 2)
+    part = (position - low)[..., None].astype(np.float32)
+    mixed = _COLOURS[low] * (1 - part) + _COLOURS[low + 1] * part
+    return np.asarray(mixed.round().astype(np.uint8))
+
+
+def draw_overlay(pixels: Pixels, anomaly_map: NDArray[np.float32], threshold: float, strength: float = 0.6) -> Pixels:
+    """uint8 [h, w, 3] of the image at its own size with the heat map over it; strength 0..1 at the hottest places."""
+    height, width = pixels.shape[:2]
+    resized = Image.fromarray(anomaly_map).resize((width, height), Image.Resampling.BILINEAR)
+    values = np.asarray(resized, np.float32)
+    weight = (strength * np.clip(values / max(threshold, 1e-6), 0, 1))[..., None]
+    mixed = pixels * (1 - weight) + heat_map(values, threshold) * weight
+    return np.asarray(mixed.round().astype(np.uint8))
+
+
+def to_png(pixels: Pixels) -> bytes:
+    """PNG file content of uint8 [h, w, 3]."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    return file.getvalue()

@@ -1,0 +1,174 @@
+"""From an image file to the uint8 frame that enters the graph: the one implementation, used to train, fit and run.
+
+The graph itself casts and normalises; here pixels are only decoded, brought to 8-bit RGB and resized. Nothing depends
+on the pixel values: two images of one camera are always treated alike.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from orinspect_edge_runtime.errors import ConfigError, ImageError, InputError
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+SMALLEST_SIDE = 8
+RESIZE_MODES = ("stretch", "letterbox")
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class PreprocessSpec:
+    """How an image becomes a frame of the model's size.
+
+    height, width: of the frame, pixels. resize: `stretch` (fill the frame, aspect ratio changes) or `letterbox` (keep
+    it, black bars). bit_depth: significant bits of 16-bit images (a 12-bit camera writes 0..4095 into 16 bits: 12).
+    """
+
+    height: int = 192
+    width: int = 192
+    resize: str = "stretch"
+    bit_depth: int = 16
+
+    def __post_init__(self) -> None:
+        if self.resize not in RESIZE_MODES:
+            raise ConfigError(f"resize is {self.resize!r}: use one of {', '.join(RESIZE_MODES)}")
+        if not 9 <= self.bit_depth <= 16:
+            raise ConfigError(f"bit_depth is {self.bit_depth}: 16-bit images have 9 to 16 significant bits")
+        if min(self.height, self.width) < 32 or max(self.height, self.width) > 4096:
+            raise ConfigError(f"the model's size is {self.width}x{self.height}: each side must be 32 to 4096 pixels")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture on its way to a verdict.
+
+    pixels: uint8 [height, width, 3], RGB, at the source's size. source: file or camera name. index: position in the
+    source. captured_at: seconds since the epoch (for a file: its modification time).
+    """
+
+    pixels: Pixels
+    source: str
+    index: int = 0
+    captured_at: float = 0.0
+
+
+def list_images(paths: list[Path]) -> list[Path]:
+    """Image files among `paths`; folders are searched through, sorted by name. Raises InputError when there is none."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and _visible(p, path))
+        elif path.exists():
+            found.append(path)
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    if not found:
+        names = ", ".join(map(str, paths)) or "the list"
+        raise InputError(f"{names}: no images here (looked for {' '.join(sorted(IMAGE_SUFFIXES))})")
+    return found
+
+
+def _visible(path: Path, root: Path) -> bool:
+    return path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def read_frame(path: Path, spec: PreprocessSpec, index: int = 0) -> Frame:
+    """Decode an image file. 8- and 16-bit gray, RGB, RGBA (alpha ignored), palette and CMYK are taken.
+
+    Raises ImageError naming the file for anything that is not a whole picture of at least 8x8 pixels.
+    """
+    try:
+        modified = path.stat().st_mtime
+        with warnings.catch_warnings():
+            # A picture of over 89 megapixels is fine for a line-scan camera; Pillow still refuses at twice that.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.load()
+                pixels = to_rgb(ImageOps.exif_transpose(image), spec.bit_depth)
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path}: not an image (or of a kind that Pillow cannot read)") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path}: over 178 megapixels; cut it into tiles first") from error
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ImageError(f"{path}: cannot be read ({reason})") from error
+    if min(pixels.shape[:2]) < SMALLEST_SIDE:
+        height, width = pixels.shape[:2]
+        raise ImageError(f"{path}: {width}x{height} pixels; the smallest side must be {SMALLEST_SIDE}")
+    return Frame(pixels, str(path), index, modified)
+
+
+def to_rgb(image: Image.Image, bit_depth: int = 16) -> Pixels:
+    """uint8 [height, width, 3] of any Pillow image; 16-bit values are shifted by their known depth, never stretched."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.size and (values.min() < 0 or values.max() > 65535):
+            raise ValueError("32-bit integer pixels; save it as 8- or 16-bit")
+        gray = np.minimum(values >> (bit_depth - 8), 255).astype(np.uint8)
+        return np.repeat(gray[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels; save it as 8- or 16-bit")
+    return np.asarray(image.convert("RGB"))
+
+
+def fit_to_model(pixels: Pixels, spec: PreprocessSpec) -> Pixels:
+    """Resize uint8 [h, w, 3] to uint8 [spec.height, spec.width, 3] (bilinear with antialiasing, as Pillow does it)."""
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise InputError(f"a frame must be uint8 [height, width, 3], not {pixels.dtype} {list(pixels.shape)}")
+    if pixels.shape[:2] == (spec.height, spec.width):
+        return np.ascontiguousarray(pixels)
+    image = Image.fromarray(pixels)
+    if spec.resize == "stretch":
+        return np.asarray(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR))
+    return np.asarray(ImageOps.pad(image, (spec.width, spec.height), Image.Resampling.BILINEAR))
+
+
+def frame_of_array(pixels: NDArray[Any], source: str = "array") -> Frame:
+    """A Frame of an array a user holds: uint8 [h, w], [h, w, 1] or [h, w, 3] (RGB)."""
+    array = np.asarray(pixels)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or min(array.shape[:2]) < SMALLEST_SIDE:
+        raise InputError(f"pass uint8 [height, width] or [height, width, 3], not {array.dtype} {list(array.shape)}")
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.shape[2] == 1:
+        array = np.repeat(array, 3, axis=2)
+    return Frame(array, source, 0, time.time())
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An image that could not be used, and why."""
+
+    path: Path
+    reason: str
+
+
+def read_frames(
+    paths: list[Path], spec: PreprocessSpec, skipped: list[Skipped], *, most_skipped: float = 0.05
+) -> Iterator[Frame]:
+    """Frames of the readable files, in order; the others are appended to `skipped`.
+
+    Raises InputError, naming the first ones, once more than `most_skipped` of all files proved unreadable.
+    """
+    for index, path in enumerate(paths):
+        try:
+            yield read_frame(path, spec, index)
+        except ImageError as error:
+            skipped.append(Skipped(path, str(error)))
+            if len(skipped) > most_skipped * len(paths):
+                raise too_many_skipped(skipped, len(paths)) from error
+
+
+def too_many_skipped(skipped: list[Skipped], of: int) -> InputError:
+    """The error that stops a job whose folder holds too many unreadable images."""
+    shown = "; ".join(s.reason for s in skipped[:3])
+    return InputError(f"{len(skipped)} of {of} images cannot be used, which is over 5 %: {shown}")

@@ -1,0 +1,170 @@
+"""One self-contained HTML page out of what the commands measured: no script, no network, prints well."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from orinspect_edge_runtime import charts, durable, metrics, overlay
+from orinspect_edge_runtime.detector import Detector
+from orinspect_edge_runtime.errors import InputError
+from orinspect_edge_runtime.evaluation import Evaluation, ScoredImage
+from orinspect_edge_runtime.preprocess import Pixels, read_frame
+
+WORST_SHOWN = 12
+THUMBNAIL_WIDTH = 220
+TRAINING_CURVES = (("loss", "loss"), ("embedding_std", "embedding std"), ("effective_rank", "effective rank"))
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image beside its heat map; both are data URIs of PNG files."""
+
+    image: str
+    heat_map: str
+    caption: str
+    is_defective: bool
+    is_anomalous: bool
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption that states the conditions of its numbers."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the report shows, in order: facts, figures (title, SVG), pictures, tables, notes."""
+
+    title: str
+    lead: str
+    facts: tuple[tuple[str, str], ...] = ()
+    figures: tuple[tuple[str, str], ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    tables: tuple[Table, ...] = ()
+    notes: tuple[str, ...] = ()
+    footer: str = ""
+    commands: tuple[str, ...] = field(default=())
+
+
+def write_report(path: Path, page: Page) -> None:
+    """Render the page and publish it as `path`. Needs the extra `report`."""
+    import jinja2
+
+    template = files("orinspect_edge_runtime").joinpath("report.html.j2").read_text()
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    durable.write_bytes(path, environment.from_string(template).render(page=page).encode())
+
+
+def evaluation_facts(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
+    """The headline figures, as (value, what it is)."""
+    low, high = evaluation.auroc_interval
+    return (
+        (f"{evaluation.auroc:.3f}", f"image AUROC (95 % interval {low:.3f} to {high:.3f})"),
+        (f"{evaluation.detections:.0%}", "of the defective images are above the threshold"),
+        (f"{evaluation.false_alarms:.1%}", f"of the good images too (promised {evaluation.false_alarm_promised:.1%})"),
+        (f"{evaluation.good_images} + {evaluation.defective_images}", "good and defective images, none seen before"),
+    )
+
+
+def evaluation_figures(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
+    """ROC curve and score histogram."""
+    labels = np.array([s.is_defective for s in evaluation.images], bool)
+    scores = np.array([s.score for s in evaluation.images], np.float64)
+    fpr, tpr = metrics.roc_curve(labels, scores)[:2]
+    return (
+        ("Score histogram", charts.score_histogram(scores[~labels], scores[labels], evaluation.threshold)),
+        ("ROC curve", charts.roc_chart({f"{evaluation.precision} {evaluation.auroc:.3f}": (fpr, tpr)})),
+    )
+
+
+def training_figures(run: Path) -> tuple[tuple[str, str], ...]:
+    """Curves of a RUN's metrics.csv. Raises InputError when it is missing or damaged."""
+    try:
+        rows = list(csv.DictReader(io.StringIO((run / "metrics.csv").read_text())))
+        steps = [float(row["step"]) for row in rows]
+        return tuple(
+            (f"Pretraining: {label}", charts.line_chart(steps, {label: [float(r[name]) for r in rows]}, "step", label))
+            for name, label in TRAINING_CURVES
+        )
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{run}/metrics.csv: missing or damaged ({error})") from error
+
+
+def worst_pictures(evaluation: Evaluation, detector: Detector, count: int = WORST_SHOWN) -> tuple[Picture, ...]:
+    """The `count` highest scores with their heat maps."""
+    ranked = sorted(evaluation.images, key=lambda s: -s.score)[:count]
+    return tuple(_picture(scored, detector) for scored in ranked)
+
+
+def _picture(scored: ScoredImage, detector: Detector) -> Picture:
+    frame = read_frame(Path(scored.image), detector.bundle.manifest.preprocess)
+    anomaly_map = detector(frame).anomaly_map
+    drawn = frame.pixels
+    if anomaly_map is not None:
+        drawn = overlay.draw_overlay(frame.pixels, anomaly_map, detector.recipe.threshold)
+    return Picture(
+        image=_thumbnail(frame.pixels),
+        heat_map=_thumbnail(drawn),
+        caption=f"{Path(scored.image).stem} · {scored.kind} · score {scored.score:.1f}",
+        is_defective=scored.is_defective,
+        is_anomalous=scored.is_anomalous,
+    )
+
+
+def _thumbnail(pixels: Pixels) -> str:
+    image = Image.fromarray(pixels)
+    image.thumbnail((THUMBNAIL_WIDTH, THUMBNAIL_WIDTH))
+    return "data:image/png;base64," + base64.b64encode(overlay.to_png(np.asarray(image))).decode()
+
+
+def evaluation_page(evaluation: Evaluation, detector: Detector, dataset: str) -> Page:
+    """The page of `orinspect evaluate --report`."""
+    return Page(
+        title=f"Evaluation of recipe {evaluation.recipe}",
+        lead=f"{evaluation.scorer}, {detector.description}, on {dataset}.",
+        facts=evaluation_facts(evaluation),
+        figures=evaluation_figures(evaluation),
+        pictures=worst_pictures(evaluation, detector),
+        notes=(detector.recipe.false_alarm_note, *evaluation.skipped),
+        footer=detector.recipe.created_with,
+    )
+
+
+def latency_table(bench: dict[str, Any]) -> Table:
+    """The latency table of a bench result; its caption holds the conditions."""
+    c = bench["conditions"]
+    rows = tuple(
+        (
+            row["precision"],
+            f"{row['p50_ms']:.2f}",
+            f"{row['p90_ms']:.2f}",
+            f"{row['p99_ms']:.2f}",
+            f"{row['frames_per_second']:.0f}",
+            "-" if row["ratio_p50"] is None else f"{row['ratio_p50']:.2f}x",
+            row["runs_on"],
+        )
+        for row in bench["latencies"]
+    )
+    caption = (
+        f"{bench['scenario']}, {bench['measures']}. {bench['encoder']}, {bench['model_size'][1]}x{bench['model_size'][0]} "
+        f"pixels, head {bench['head']}, {bench['bank_rows']} bank rows, {bench['latencies'][0]['runs']} runs each in "
+        f"alternating rounds. {c['machine']}, {c['threads']} threads, load {c['load_before']} before, Python {c['python']}, "
+        f"{', '.join(f'{k} {v}' for k, v in c['versions'].items())}, {c['measured_at']}. "
+        "Not a Jetson figure unless the machine named here is one."
+    )
+    head = ("precision", "p50 ms", "p90 ms", "p99 ms", "frames/s", "speed against fp32", "runs on")
+    return Table("Latency", head, rows, caption)

@@ -1,6 +1,6 @@
 """Build the wheel, install it with only the `cpu` extra in a clean venv, and run the device's tests from it.
 
-    python tests/wheel.py [PYTHON ...]      PYTHON: interpreter of the clean venv
+python tests/wheel.py [PYTHON ...]      PYTHON: interpreter of the clean venv
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def main(python: str) -> None:
         run(python, "-m", "venv", folder / "venv")
         clean = folder / "venv/bin/python"
         run(clean, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{wheel}[cpu]", *TEST_TOOLS)
-        absent = f"import importlib.util as u; found = [m for m in {FORBIDDEN} if u.find_spec(m)]; assert not found, found"
+        absent = (
+            f"import importlib.util as u; found = [m for m in {FORBIDDEN} if u.find_spec(m)]; assert not found, found"
+        )
         run(clean, "-c", absent)
         # Copied away from the sources, so that only the wheel's code can be imported.
         run("cp", "-r", ROOT / "tests", ROOT / "pyproject.toml", folder)

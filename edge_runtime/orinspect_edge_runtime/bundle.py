@@ -42,9 +42,17 @@ class Bundle:
         """Open and verify. Raises BundleError: not a bundle, newer format, a missing file, a changed byte."""
         folder = Path(path)
         bundle = cls(folder, _read_manifest(folder))
-        for name in bundle.manifest.files:
-            bundle.read(name)
-        return bundle
+        while True:
+            try:
+                for name in bundle.manifest.files:
+                    bundle.read(name)
+                return bundle
+            except BundleError:
+                # A fit that ended just now has published another manifest and removed the recipe it replaced.
+                now = cls(folder, _read_manifest(folder))
+                if now == bundle:
+                    raise
+                bundle = now
 
     def read(self, name: str) -> bytes:
         """Content of a listed file, verified against its sha256 as it is read."""
@@ -83,20 +91,23 @@ class Bundle:
             old = now.recipes.get(recipe.name)
             files = {n: e for n, e in now.files.items() if n != old} | {name: FileEntry(digest, len(content))}
             new = dataclasses.replace(now, files=files, recipes=now.recipes | {recipe.name: name})
-            durable.write_bytes(self.path / name, content)
+            file, replaced = _inside(self.path, name), None if old in (None, name) else _inside(self.path, str(old))
+            durable.write_bytes(file, content)
             durable.write_bytes(self.path / MANIFEST, manifests.to_bytes(new))
-            if old is not None and old != name:
-                (self.path / old).unlink(missing_ok=True)
+            if replaced is not None:
+                replaced.unlink(missing_ok=True)
         return Bundle(self.path, new)
 
 
 def _read_manifest(folder: Path) -> Manifest:
     file = folder / MANIFEST
-    if not folder.exists():
-        raise BundleError(f"{folder}: no such bundle; make one with  orinspect export RUN --out {folder}")
     try:
         content = file.read_bytes()
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not folder.exists():
+            raise BundleError(
+                f"{folder}: no such bundle; make one with  orinspect export RUN --out {folder}"
+            ) from error
         raise BundleError(f"{folder}: not a bundle ({file.name}: {error.strerror})") from error
     return manifests.from_bytes(content, str(file))
 
@@ -105,7 +116,11 @@ def _inside(folder: Path, name: str) -> Path:
     """Path of a listed file; links and `..` must not lead out of the bundle."""
     path = folder / name
     parts = PurePosixPath(name)
-    if parts.is_absolute() or ".." in parts.parts or not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        is_inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError) as error:
+        raise BundleError(f"{folder / MANIFEST}: lists {name!r}, which is no file name") from error
+    if parts.is_absolute() or ".." in parts.parts or not is_inside:
         raise BundleError(f"{folder / MANIFEST}: lists {name!r}, which lies outside of the bundle")
     return path
 

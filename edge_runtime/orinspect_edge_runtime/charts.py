@@ -30,11 +30,15 @@ def _figure(width: float = 5.2, height: float = 3.4) -> tuple[Any, Any]:
 
 def _svg(figure: Any, axes: Any, x: str, y: str, *, legend: bool = True) -> str:
     import matplotlib
+    from matplotlib.text import Text
 
     axes.set_xlabel(x, color=INK, fontsize=10)
     axes.set_ylabel(y, color=INK, fontsize=10)
     if legend:
         axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    for text in figure.findobj(Text):
+        # A name with dollar signs in it is a name, not a formula.
+        text.set_parse_math(False)
     file = io.StringIO()
     # Text stays text (small files, copyable); ids are seeded so that equal data gives equal bytes.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "orinspect", "font.family": "sans-serif"}):
@@ -44,10 +48,10 @@ def _svg(figure: Any, axes: Any, x: str, y: str, *, legend: bool = True) -> str:
 
 
 def line_chart(x: Sequence[float], lines: Mapping[str, Sequence[float]], x_label: str, y_label: str) -> str:
-    """Lines over a common x; with two lines the second gets its own axis, because their units differ."""
+    """Lines over a common x and in one unit, by name."""
     figure, axes = _figure()
     for number, (name, values) in enumerate(lines.items()):
-        axes.plot(x, values, color=COLOURS[number], label=name, linewidth=1.6)
+        axes.plot(x, values, color=COLOURS[number % len(COLOURS)], label=name, linewidth=1.6)
     return _svg(figure, axes, x_label, y_label, legend=len(lines) > 1)
 
 
@@ -56,7 +60,7 @@ def roc_chart(curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64
     figure, axes = _figure(4.4, 4.0)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=":")
     for number, (name, (fpr, tpr)) in enumerate(curves.items()):
-        axes.plot(fpr, tpr, color=COLOURS[number], label=name, linewidth=1.6)
+        axes.plot(fpr, tpr, color=COLOURS[number % len(COLOURS)], label=name, linewidth=1.6)
     axes.set_xlim(-0.01, 1.01)
     axes.set_ylim(-0.01, 1.01)
     return _svg(figure, axes, "good images called defective", "defective images found")

@@ -16,7 +16,7 @@ PATH = click.Path(path_type=Path)
 bundle_argument = click.argument("bundle", type=PATH)
 recipe_option = click.option("--recipe", help="Recipe to use; not needed when the bundle has only one.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
-threads_option = click.option("--threads", default=0, show_default=True, help="CPU threads; 0: all cores.")
+threads_option = click.option("--threads", type=click.IntRange(0, 1024), default=0, show_default=True, help="CPU threads; 0: all cores.")
 
 
 def _print_json(value: Any) -> None:
@@ -26,12 +26,16 @@ def _print_json(value: Any) -> None:
 @click.command()
 @bundle_argument
 @click.argument("normal_dir", type=PATH)
-@click.option("--recipe", default="default", show_default=True, help="Name of the recipe; one of that name is replaced.")
+@click.option(
+    "--recipe", default="default", show_default=True, help="Name of the recipe; one of that name is replaced."
+)
 @click.option("--scorer", default="patchcore", show_default=True, help="patchcore, padim, knn or mahalanobis.")
 @click.option("--precision", default="fp32", show_default=True, help="Precision the recipe is fitted for and run in.")
-@click.option("--false-alarm", default=0.01, show_default=True, help="Share of good images allowed above the threshold.")
-@click.option("--groups", default=0, show_default=True, help="Kinds of good image to tell apart; 0: found by itself.")
-@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--false-alarm", default=0.01, show_default=True, help="Share of good images allowed above the threshold."
+)
+@click.option("--groups", type=click.IntRange(0, 64), default=0, show_default=True, help="Kinds of good image to tell apart; 0: found by itself.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @json_option
 def fit(bundle: Path, normal_dir: Path, recipe: str, as_json: bool, **options: Any) -> None:
     """Fit a recipe on good images only.
@@ -79,17 +83,15 @@ def score(
     """
     from orinspect_edge_runtime.detector import Detector
     from orinspect_edge_runtime.errors import ImageError, InputError
-    from orinspect_edge_runtime.preprocess import list_images, read_frame
+    from orinspect_edge_runtime.preprocess import decode_ahead, list_images
 
     paths, failed, rows = list_images(list(images)), 0, []
     with Detector.load(bundle, recipe, threads=threads) as detector:
-        for path in paths:
-            try:
-                frame = read_frame(path, detector.bundle.manifest.preprocess)
-            except ImageError as error:
+        for path, frame in decode_ahead(paths, detector.bundle.manifest.preprocess):
+            if isinstance(frame, ImageError):
                 failed += 1
-                click.echo(f"orinspect: {error}", err=True)
-                rows.append({"image": str(path), "error": str(error)})
+                click.echo(f"orinspect: {frame}", err=True)
+                rows.append({"image": str(path), "error": str(frame)})
                 continue
             verdict = detector(frame)
             row = {k: v for k, v in vars(verdict).items() if k != "anomaly_map"}
@@ -152,9 +154,7 @@ def embed(bundle: Path, images: tuple[Path, ...], out: Path, precision: str, thr
 @click.option("--report", type=PATH, help="Folder for report.html and evaluation.json.")
 @threads_option
 @json_option
-def evaluate(
-    bundle: Path, dataset: Path, recipe: str | None, report: Path | None, threads: int, as_json: bool
-) -> None:
+def evaluate(bundle: Path, dataset: Path, recipe: str | None, report: Path | None, threads: int, as_json: bool) -> None:
     """Score labelled images and say how well the recipe tells them apart.
 
     \b
@@ -220,7 +220,9 @@ def check(bundle: Path, as_json: bool) -> None:
     if as_json:
         _print_json({"bundle": str(bundle), "files": len(opened.manifest.files), "replays": list(map(vars, replays))})
     else:
-        click.echo(f"{len(opened.manifest.files)} files as the manifest promises, {len(opened.manifest.recipes)} recipes")
+        click.echo(
+            f"{len(opened.manifest.files)} files as the manifest promises, {len(opened.manifest.recipes)} recipes"
+        )
         for r in replays:
             word = "ok    " if r.passed else "FAILED"
             click.echo(f"{word} {r.precision} {r.head}: cosine {r.least_cosine:.5f}, rank {r.rank_correlation:.4f}")
@@ -235,7 +237,7 @@ def check(bundle: Path, as_json: bool) -> None:
 @click.option("--scenario", default="single-stream", show_default=True, help="single-stream or offline (batches of 8).")
 @click.option("--head", default="patchcore", show_default=True, help="patchcore or padim, when no recipe is named.")
 @click.option("--recipe", help="Measure with this recipe's arrays.")
-@click.option("--runs", default=100, show_default=True, help="Timed calls a precision.")
+@click.option("--runs", type=click.IntRange(1), default=100, show_default=True, help="Timed calls a precision.")
 @click.option("--out", type=PATH, help="File for the JSON result.")
 @threads_option
 @json_option
@@ -261,7 +263,9 @@ def bench(bundle: Path, precision: str | None, out: Path | None, as_json: bool, 
         return
     for row in result["latencies"]:
         ratio = "" if row["ratio_p50"] is None else f", {row['ratio_p50']:.2f}x fp32"
-        click.echo(f"{row['precision']}: p50 {row['p50_ms']:.2f} ms, p99 {row['p99_ms']:.2f} ms{ratio} ({row['runs_on']})")
+        click.echo(
+            f"{row['precision']}: p50 {row['p50_ms']:.2f} ms, p99 {row['p99_ms']:.2f} ms{ratio} ({row['runs_on']})"
+        )
     conditions = result["conditions"]
     click.echo(f"{conditions['machine']}, {conditions['threads']} threads, load {conditions['load_before']} before")
 

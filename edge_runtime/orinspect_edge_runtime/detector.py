@@ -1,8 +1,8 @@
 """Detector: the whole Python API for most people.
 
-    with Detector.load("bundle") as detector:
-        verdict = detector("part.png")
-        print(verdict.score, verdict.is_anomalous)
+with Detector.load("bundle") as detector:
+    verdict = detector("part.png")
+    print(verdict.score, verdict.is_anomalous)
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from orinspect_edge_runtime.backends import Backend, T, open_backend
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import RecipeError
+from orinspect_edge_runtime.features import Features, assign_groups, score_features
 from orinspect_edge_runtime.heads import head_inputs, neutral_inputs
 from orinspect_edge_runtime.preprocess import Frame, fit_to_model, frame_of_array, read_frame
 from orinspect_edge_runtime.recipe import Recipe
@@ -69,7 +70,9 @@ class Detector:
         head = SCORERS[chosen.scorer].head
         spec = bundle.manifest.graph(chosen.precision, head)
         if bundle.manifest.files[spec.file].sha256 != chosen.graph_sha256:
-            raise RecipeError(f"recipe {chosen.name!r} was fitted through another {chosen.precision} graph; fit it again")
+            raise RecipeError(
+                f"recipe {chosen.name!r} was fitted through another {chosen.precision} graph; fit it again"
+            )
         opened = open_backend(bundle.read(spec.file), spec, name=backend, threads=threads)
         opened.set_inputs(_resident(chosen, bundle, head))
         return cls(bundle, chosen, opened)
@@ -103,14 +106,12 @@ class Detector:
 
     def _score(self, outputs: dict[str, NDArray[np.float32]]) -> tuple[float, int, NDArray[np.float32] | None]:
         """Score, group and map of the first frame: from the graph, or here for scorers of the whole image."""
-        arrays = self.recipe.arrays
-        embedding = outputs["embedding"][:1]
-        logits = (embedding - arrays["group_mean"]) @ arrays["group_projection"] + arrays["group_bias"]
-        group = int(logits.argmax())
+        features = Features(outputs["embedding"][:1], outputs["patches"][:1])
         if self._scorer.has_map:
-            return float(outputs["score"][0]), group, outputs["anomaly_map"][0].copy()
-        raw, _ = self._scorer.raw_scores(arrays, embedding, outputs["patches"][:1], np.array([group]))
-        return float((raw[0] - arrays["score_offset"][group]) * arrays["score_scale"][group]), group, None
+            group = assign_groups(self.recipe.arrays, features.embedding)
+            return float(outputs["score"][0]), int(group[0]), outputs["anomaly_map"][0].copy()
+        scores, group = score_features(self._scorer, self.recipe.arrays, features)
+        return float(scores[0]), int(group[0]), None
 
     def _probability(self, score: float) -> float:
         """Share of the unseen good images that score lower, with the conformal correction (n + 1)."""

@@ -31,7 +31,7 @@ def fsync_folder(folder: Path) -> None:
 def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Call `write` with a binary file, then publish it as `path`. On any error `path` is as it was before."""
     with _told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         handle, name = tempfile.mkstemp(prefix=PARTIAL_PREFIX, dir=path.parent)
         partial = Path(name)
         try:
@@ -44,7 +44,7 @@ def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
-        fsync_folder(path.parent)
+    _settle(path)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -58,31 +58,63 @@ def new_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 
     Raises InputError when `path` exists and `replace` is False, or when the disk refuses (full, read-only).
     """
-    if not replace and path.exists():
-        raise InputError(f"{path} exists already: choose another name, or pass --force to replace it")
     with _told(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if not replace:
+            _refuse_existing(path)
+        _make_folder(path.parent)
         partial = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=path.parent))
         try:
             yield partial
             partial.chmod(_permissions(0o777))
             _sync_tree(partial)
-            _publish_folder(partial, path)
+            _publish_folder(partial, path, replace)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
 
 
-def _publish_folder(partial: Path, path: Path) -> None:
-    """Rename `partial` to `path`; a folder that stood there is moved aside first and removed last."""
-    old = None
+def _refuse_existing(path: Path) -> None:
     if path.exists():
-        old = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=path.parent))
-        path.replace(old)
-    partial.replace(path)
-    fsync_folder(path.parent)
-    if old is not None:
-        shutil.rmtree(old, ignore_errors=True)
+        raise InputError(f"{path} exists already: choose another name, or pass --force to replace it")
+
+
+def _publish_folder(partial: Path, path: Path, replace: bool) -> None:
+    """Rename `partial` to `path`; what stood there is moved aside first, and back again if the rename fails."""
+    if not replace:
+        # Asked again: another process may have published the same name meanwhile.
+        _refuse_existing(path)
+    aside = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=path.parent))
+    old = aside / path.name
+    try:
+        if replace and os.path.lexists(path):
+            path.replace(old)
+        partial.replace(path)
+    except BaseException:
+        if os.path.lexists(old):
+            old.replace(path)
+        aside.rmdir()
+        raise
+    try:
+        _settle(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """Create a folder and its missing parents, each name flushed: a file is no safer than the folders above it."""
+    if folder.is_dir() or folder == folder.parent:
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    fsync_folder(folder.parent)
+
+
+def _settle(path: Path) -> None:
+    """Flush a name that was just published: until then a power cut may bring back what it named before."""
+    try:
+        fsync_folder(path.parent)
+    except OSError as error:
+        raise InputError(f"{path} was written, but may not survive a power cut: {error.strerror or error}") from error
 
 
 def _sync_tree(folder: Path) -> None:

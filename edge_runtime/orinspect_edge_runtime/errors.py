@@ -1,13 +1,13 @@
 """The one error tree of orinspect. Every message says what was wrong, where, and what to do.
 
-    OrinspectError            exit code 2
-    |-- InputError            bad usage or input
-    |   |-- ImageError        an image file that cannot be used
-    |   |-- BundleError       a bundle that is damaged, missing or of a newer format
-    |   |-- RecipeError       a recipe that does not fit the bundle
-    |   |-- ConfigError       a configuration value or key
-    |   `-- MissingExtra      a package that `pip install` has not brought yet
-    `-- CheckFailed           exit code 1: everything was readable, the answer is no
+OrinspectError            exit code 2
+|-- InputError            bad usage or input
+|   |-- ImageError        an image file that cannot be used
+|   |-- BundleError       a bundle that is damaged, missing or of a newer format
+|   |-- RecipeError       a recipe that does not fit the bundle
+|   |-- ConfigError       a configuration value or key
+|   `-- MissingExtra      a package that `pip install` has not brought yet
+`-- CheckFailed           exit code 1: everything was readable, the answer is no
 """
 
 from __future__ import annotations

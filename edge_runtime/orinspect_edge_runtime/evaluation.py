@@ -14,7 +14,7 @@ from orinspect_edge_runtime import metrics
 from orinspect_edge_runtime.dataset import LabelledImage
 from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.errors import ImageError, InputError
-from orinspect_edge_runtime.preprocess import Skipped, read_frame, too_many_skipped
+from orinspect_edge_runtime.preprocess import Skipped, decode_ahead, too_many_skipped
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,16 @@ def evaluate(
     Raises InputError when over 5 % of the images cannot be read, or one class has none left.
     """
     scored, skipped = [], list[Skipped]()
-    for number, image in enumerate(images):
+    frames = decode_ahead([image.path for image in images], detector.bundle.manifest.preprocess)
+    for number, (image, (path, frame)) in enumerate(zip(images, frames, strict=True)):
         if progress is not None:
             progress(number / len(images))
-        try:
-            verdict = detector(read_frame(image.path, detector.bundle.manifest.preprocess))
-        except ImageError as error:
-            skipped.append(Skipped(image.path, str(error)))
+        if isinstance(frame, ImageError):
+            skipped.append(Skipped(path, str(frame)))
             if len(skipped) > 0.05 * len(images):
-                raise too_many_skipped(skipped, len(images)) from error
+                raise too_many_skipped(skipped, len(images)) from frame
             continue
+        verdict = detector(frame)
         scored.append(
             ScoredImage(
                 str(image.path), image.kind, image.is_defective, verdict.score, verdict.is_anomalous, verdict.group

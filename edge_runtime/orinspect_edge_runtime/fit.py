@@ -10,32 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orinspect_edge_runtime.backends import Backend, open_backend
+from orinspect_edge_runtime.backends import open_backend
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import InputError
+from orinspect_edge_runtime.features import Features, extract
 from orinspect_edge_runtime.groups import Groups, find_groups
-from orinspect_edge_runtime.heads import head_inputs, neutral_inputs
-from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, fit_to_model
+from orinspect_edge_runtime.heads import neutral_inputs
+from orinspect_edge_runtime.preprocess import Frame
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.scorers import SCORERS, Scorer
-from orinspect_edge_runtime.threshold import conformal_threshold
+from orinspect_edge_runtime.threshold import Threshold, conformal_threshold
 
 FOLDS = 5
 FEWEST_IMAGES = 4
 Floats = NDArray[np.float32]
-Progress = Callable[[str, float], None]
-
-
-@dataclass(frozen=True)
-class Features:
-    """Features of N images. embedding: float32 [N, E]; patches: float32 [N, P, D], before any projection."""
-
-    embedding: Floats
-    patches: Floats
+Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
@@ -55,76 +49,78 @@ class FitOptions:
             raise InputError(f"--false-alarm {self.false_alarm}: a share between 0 and 0.5, for example 0.01")
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit_features` found: all arrays of a recipe, the unseen scores they were normalised by, the threshold."""
+
+    arrays: dict[str, NDArray[Any]]
+    groups: Groups
+    calibration: Floats
+    threshold: Threshold
+
+
 def fit_recipe(
     bundle: Bundle, frames: Iterable[Frame], name: str, options: FitOptions, progress: Progress | None = None
 ) -> Recipe:
     """A recipe for the good images `frames`. Raises InputError when they are fewer than four."""
-    tell = progress or (lambda step, share: None)
-    scorer = SCORERS[options.scorer]
-    spec = bundle.manifest.graph(options.precision, scorer.head)
+    spec = bundle.manifest.graph(options.precision, SCORERS[options.scorer].head)
     with open_backend(bundle.read(spec.file), spec) as backend:
-        backend.set_inputs(neutral_inputs(scorer.head, bundle.manifest.encoder))
+        backend.set_inputs(neutral_inputs(spec.head, bundle.manifest.encoder))
         features = extract(backend, frames, bundle.manifest.preprocess)
         description = backend.description
-    count = len(features.embedding)
-    if count < FEWEST_IMAGES:
-        raise InputError(f"{count} good images: at least {FEWEST_IMAGES} are needed, 50 or more are better")
-    groups = find_groups(features.embedding, count=options.groups or None, seed=options.seed)
-    raw = _unseen_scores(scorer, features, groups, options.seed, tell)
-    offset, scale = _normalisation(raw, groups)
-    calibration = ((raw - offset[groups.labels]) * scale[groups.labels]).astype(np.float32)
-    limit = conformal_threshold(calibration, options.false_alarm)
-    arrays = _fit(scorer, features, groups, options.seed, lambda share: tell("memory", share))
-    arrays |= groups.head_arrays() | {"score_offset": offset, "score_scale": scale}
+    fitted = fit_features(features, options, progress)
     return Recipe(
         name=name,
         scorer=options.scorer,
         precision=options.precision,
         graph_sha256=bundle.manifest.files[spec.file].sha256,
         backend=description,
-        good_images=count,
-        group_sizes=tuple(int(n) for n in np.bincount(groups.labels, minlength=groups.count)),
-        threshold=float(limit.value),
+        good_images=len(features.embedding),
+        group_sizes=tuple(int(n) for n in np.bincount(fitted.groups.labels, minlength=fitted.groups.count)),
+        threshold=fitted.threshold.value,
         false_alarm=options.false_alarm,
-        false_alarm_note=limit.note,
+        false_alarm_note=fitted.threshold.note,
         seed=options.seed,
         created_with=f"orinspect {version('orinspect')}",
-        arrays=arrays,
-        calibration_scores=np.sort(calibration),
+        arrays=fitted.arrays,
+        calibration_scores=np.sort(fitted.calibration),
     )
 
 
-def extract(backend: Backend, frames: Iterable[Frame], spec: PreprocessSpec) -> Features:
-    """Features of all frames, one at a time: an embedding must not depend on its neighbours in a batch."""
-    embedding, patches = [], []
-    for frame in frames:
-        outputs = backend.run(fit_to_model(frame.pixels, spec)[None])
-        embedding.append(outputs["embedding"][0].copy())
-        patches.append(outputs["patches"][0].copy())
-    if not embedding:
-        return Features(np.zeros((0, 0), np.float32), np.zeros((0, 0, 0), np.float32))
-    return Features(np.stack(embedding), np.stack(patches))
+def fit_features(features: Features, options: FitOptions, progress: Progress | None = None) -> Fitted:
+    """Fit a scorer and its threshold on the features of good images. Raises InputError when they are fewer than four."""
+    tell = progress or (lambda share: None)
+    count, scorer = len(features.embedding), SCORERS[options.scorer]
+    if count < FEWEST_IMAGES:
+        raise InputError(f"{count} good images: at least {FEWEST_IMAGES} are needed, 50 or more are better")
+    groups = find_groups(features.embedding, count=options.groups or None, seed=options.seed)
+    raw = _unseen_scores(scorer, features, groups, options.seed, tell)
+    offset, scale = _normalisation(raw, groups)
+    calibration = ((raw - offset[groups.labels]) * scale[groups.labels]).astype(np.float32)
+    arrays = _fit(scorer, features, groups.labels, groups.count, options.seed)
+    arrays |= groups.head_arrays() | {"score_offset": offset, "score_scale": scale}
+    tell(1.0)
+    return Fitted(arrays, groups, calibration, conformal_threshold(calibration, options.false_alarm))
 
 
 def _fit(
-    scorer: Scorer, features: Features, groups: Groups, seed: int, progress: Callable[[float], None] | None = None
-) -> dict[str, NDArray[np.generic]]:
-    return scorer.fit(features.embedding, features.patches, groups.labels, groups.count, seed=seed, progress=progress)
+    scorer: Scorer, features: Features, labels: NDArray[np.intp], group_count: int, seed: int
+) -> dict[str, NDArray[Any]]:
+    return dict(scorer.fit(features.embedding, features.patches, labels, group_count, seed=seed))
 
 
 def _unseen_scores(scorer: Scorer, features: Features, groups: Groups, seed: int, tell: Progress) -> Floats:
-    """Raw score of every image from a model fitted without it (K folds, drawn within each group)."""
-    count = len(features.embedding)
-    fold = fold_numbers(groups.labels, min(FOLDS, count), seed)
-    scores = np.zeros(count, np.float32)
+    """Raw score of every image from a model fitted without it (K folds, drawn within each group), float32 [N]."""
+    fold = fold_numbers(groups.labels, min(FOLDS, len(features.embedding)), seed)
+    scores = np.zeros(len(fold), np.float32)
     for number in np.unique(fold):
-        tell("calibration", float(number) / FOLDS)
         seen, held = fold != number, fold == number
         part = Features(features.embedding[seen], features.patches[seen])
-        arrays = scorer.fit(part.embedding, part.patches, groups.labels[seen], groups.count, seed=seed)
+        arrays = _fit(scorer, part, groups.labels[seen], groups.count, seed)
         scores[held], _ = scorer.raw_scores(
             arrays, features.embedding[held], features.patches[held], groups.labels[held]
         )
+        tell((number + 1) / (FOLDS + 1))
     return scores
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from orinspect_edge_runtime import metrics
 from orinspect_edge_runtime.backends import open_backend
 from orinspect_edge_runtime.bundle import GOLDEN, Bundle
+from orinspect_edge_runtime.errors import BundleError
 from orinspect_edge_runtime.manifest import GraphSpec
 
 # Least cosine of any golden frame's embedding to the recorded fp32 one; the order of the scores must be kept as well.
@@ -31,9 +33,15 @@ class Replay:
 
 
 def read_golden(bundle: Bundle) -> Arrays:
-    """Arrays of golden.npz: `frames`, `embedding`, `patches`, `score_HEAD`, `HEAD.INPUT` (see export's golden.py)."""
-    with np.load(io.BytesIO(bundle.read(GOLDEN)), allow_pickle=False) as entries:
-        return {name: entries[name] for name in entries.files}
+    """Arrays of golden.npz: `frames`, `embedding`, `patches`, `score_HEAD`, `HEAD.INPUT` (see export's golden.py).
+
+    Raises BundleError when it is none, though its bytes are those that the manifest lists.
+    """
+    try:
+        with np.load(io.BytesIO(bundle.read(GOLDEN)), allow_pickle=False) as entries:
+            return {name: entries[name] for name in entries.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise BundleError(f"{bundle.path / GOLDEN}: not the arrays that an export writes; export again") from error
 
 
 def head_arrays(golden: Arrays, head: str) -> Arrays:

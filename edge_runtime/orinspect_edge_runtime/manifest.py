@@ -14,7 +14,7 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any
 
-from orinspect_edge_runtime.errors import BundleError
+from orinspect_edge_runtime.errors import BundleError, ConfigError
 from orinspect_edge_runtime.preprocess import PreprocessSpec
 
 FORMAT_VERSION = 1
@@ -124,9 +124,10 @@ def from_bytes(content: bytes, where: str) -> Manifest:
     digest = body.pop("digest", None)
     try:
         manifest = _build(Manifest, body)
-    except (TypeError, ValueError, KeyError) as error:
+        is_intact = digest == _digest(body) and to_bytes(manifest) == content
+    except (TypeError, ValueError, KeyError, RecursionError, ConfigError) as error:
         raise BundleError(f"{where}: damaged ({error}); copy the bundle again") from error
-    if digest != _digest(body) or to_bytes(manifest) != content:
+    if not is_intact:
         raise BundleError(f"{where}: its bytes were changed after it was written; copy the bundle again")
     return manifest
 
@@ -151,7 +152,8 @@ def _build(kind: Any, value: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _expect(value, *arguments)
     if kind is float:
-        return float(_expect(value, int, float))
+        # An int stays one: written as `0` it must be written as `0` again.
+        return _expect(value, int, float)
     return _expect(value, kind)
 
 

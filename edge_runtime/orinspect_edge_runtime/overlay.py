@@ -12,7 +12,16 @@ from orinspect_edge_runtime.preprocess import Pixels
 
 # Anchor colours of a perceptually even map from dark violet to yellow (after matplotlib's inferno, CC0).
 _COLOURS = np.array(
-    [[0, 0, 4], [40, 11, 84], [101, 21, 110], [159, 42, 99], [212, 72, 66], [245, 125, 21], [250, 193, 39], [252, 255, 164]],
+    [
+        [0, 0, 4],
+        [40, 11, 84],
+        [101, 21, 110],
+        [159, 42, 99],
+        [212, 72, 66],
+        [245, 125, 21],
+        [250, 193, 39],
+        [252, 255, 164],
+    ],
     np.float32,
 )
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from orinspect_edge_runtime.errors import ConfigError, ImageError, InputError
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# Only these readers are tried: Pillow has dozens more, and hands PostScript to Ghostscript, whatever the suffix says.
+IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 SMALLEST_SIDE = 8
+# Frames decoded before they are asked for; each is held at the source's size.
+DECODED_AHEAD = 4
 RESIZE_MODES = ("stretch", "letterbox")
 Pixels = NDArray[np.uint8]
 
@@ -65,16 +71,22 @@ def list_images(paths: list[Path]) -> list[Path]:
     """Image files among `paths`; folders are searched through, sorted by name. Raises InputError when there is none."""
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and _visible(p, path))
-        elif path.exists():
-            found.append(path)
-        else:
-            raise InputError(f"{path}: no such file or folder")
+        try:
+            found += _images_of(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     if not found:
         names = ", ".join(map(str, paths)) or "the list"
         raise InputError(f"{names}: no images here (looked for {' '.join(sorted(IMAGE_SUFFIXES))})")
     return found
+
+
+def _images_of(path: Path) -> list[Path]:
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and _visible(p, path))
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    return [path]
 
 
 def _visible(path: Path, root: Path) -> bool:
@@ -89,22 +101,34 @@ def read_frame(path: Path, spec: PreprocessSpec, index: int = 0) -> Frame:
     try:
         modified = path.stat().st_mtime
         with warnings.catch_warnings():
-            # A picture of over 89 megapixels is fine for a line-scan camera; Pillow still refuses at twice that.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.load()
-                pixels = to_rgb(ImageOps.exif_transpose(image), spec.bit_depth)
+            # Pillow warns of odd metadata, and of over 89 megapixels; it refuses twice that.
+            warnings.simplefilter("ignore")
+            pixels = _decode(path, spec.bit_depth)
     except UnidentifiedImageError as error:
         raise ImageError(f"{path}: not an image (or of a kind that Pillow cannot read)") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: over 178 megapixels; cut it into tiles first") from error
-    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{path}: cannot be read ({reason})") from error
     if min(pixels.shape[:2]) < SMALLEST_SIDE:
         height, width = pixels.shape[:2]
         raise ImageError(f"{path}: {width}x{height} pixels; the smallest side must be {SMALLEST_SIDE}")
     return Frame(pixels, str(path), index, modified)
+
+
+def _decode(path: Path, bit_depth: int) -> Pixels:
+    if not path.is_file():
+        raise ValueError("not a regular file")
+    with Image.open(path, formats=IMAGE_FORMATS) as image:
+        decoder, _, _, how = image.tile[0] if image.tile else ("", None, 0, "")
+        if ";16" in str(how) and not image.mode.startswith("I") and bit_depth != 16:
+            raise ValueError(f"16-bit colour: only its upper 8 bits are read, so a bit depth of {bit_depth} is lost")
+        if decoder.startswith("ppm"):
+            # A PGM states its own maximum, and Pillow has scaled it to 16 bits already.
+            bit_depth = 16
+        image.load()
+        return to_rgb(ImageOps.exif_transpose(image), bit_depth)
 
 
 def to_rgb(image: Image.Image, bit_depth: int = 16) -> Pixels:
@@ -129,7 +153,12 @@ def fit_to_model(pixels: Pixels, spec: PreprocessSpec) -> Pixels:
     image = Image.fromarray(pixels)
     if spec.resize == "stretch":
         return np.asarray(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR))
-    return np.asarray(ImageOps.pad(image, (spec.width, spec.height), Image.Resampling.BILINEAR))
+    scale = min(spec.width / image.width, spec.height / image.height)
+    width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    frame = Image.new("RGB", (spec.width, spec.height))
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    frame.paste(resized, ((spec.width - width) // 2, (spec.height - height) // 2))
+    return np.asarray(frame)
 
 
 def frame_of_array(pixels: NDArray[Any], source: str = "array") -> Frame:
@@ -141,6 +170,8 @@ def frame_of_array(pixels: NDArray[Any], source: str = "array") -> Frame:
         array = array[:, :, None]
     if array.shape[2] == 1:
         array = np.repeat(array, 3, axis=2)
+    if array.shape[2] != 3:
+        raise InputError(f"pass uint8 [height, width] or [height, width, 3], not {array.dtype} {list(array.shape)}")
     return Frame(array, source, 0, time.time())
 
 
@@ -159,13 +190,35 @@ def read_frames(
 
     Raises InputError, naming the first ones, once more than `most_skipped` of all files proved unreadable.
     """
-    for index, path in enumerate(paths):
-        try:
-            yield read_frame(path, spec, index)
-        except ImageError as error:
-            skipped.append(Skipped(path, str(error)))
+    for path, frame in decode_ahead(paths, spec):
+        if isinstance(frame, ImageError):
+            skipped.append(Skipped(path, str(frame)))
             if len(skipped) > most_skipped * len(paths):
-                raise too_many_skipped(skipped, len(paths)) from error
+                raise too_many_skipped(skipped, len(paths)) from frame
+        else:
+            yield frame
+
+
+def decode_ahead(paths: list[Path], spec: PreprocessSpec) -> Iterator[tuple[Path, Frame | ImageError]]:
+    """Each path with its frame, or with the error that reading it gave, in order.
+
+    A thread decodes the next frames while the caller works on one: decoding takes a third of a small encoder's time.
+    """
+    ahead: deque[tuple[Path, Future[Frame]]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
+        for index, path in enumerate(paths):
+            ahead.append((path, pool.submit(read_frame, path, spec, index)))
+            if len(ahead) > DECODED_AHEAD:
+                yield _decoded(*ahead.popleft())
+        while ahead:
+            yield _decoded(*ahead.popleft())
+
+
+def _decoded(path: Path, frame: Future[Frame]) -> tuple[Path, Frame | ImageError]:
+    try:
+        return path, frame.result()
+    except ImageError as error:
+        return path, error
 
 
 def too_many_skipped(skipped: list[Skipped], of: int) -> InputError:

@@ -9,7 +9,6 @@ import dataclasses
 import io
 import json
 import re
-import zipfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,13 +62,14 @@ def check_name(name: str) -> str:
 def to_bytes(recipe: Recipe) -> bytes:
     """The .npz file of a recipe."""
     fields = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
-    arrays = fields.pop("arrays")
-    text = json.dumps(fields | {"calibration_scores": None}, sort_keys=True, allow_nan=False)
+    arrays, calibration = fields.pop("arrays"), fields.pop("calibration_scores")
+    text = json.dumps(fields | {"arrays": sorted(arrays)}, sort_keys=True, allow_nan=False)
     file = io.BytesIO()
-    entries = {f"array.{name}": array for name, array in arrays.items()}
-    np.savez(
-        file, **{_FIELDS: np.frombuffer(text.encode(), np.uint8)}, calibration=recipe.calibration_scores, **entries
-    )
+    entries: dict[str, Any] = {f"array.{name}": array for name, array in arrays.items()}
+    if any(array.dtype.hasobject for array in entries.values()):
+        raise RecipeError(f"recipe {recipe.name!r} holds an array of Python objects, which only pickle could store")
+    entries |= {_FIELDS: np.frombuffer(text.encode(), np.uint8), "calibration": calibration}
+    np.savez(file, **entries)
     return file.getvalue()
 
 
@@ -78,9 +78,14 @@ def from_bytes(content: bytes, where: str) -> Recipe:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as entries:
             fields = json.loads(bytes(entries[_FIELDS]))
+            # Each array is under a checksum, but one damaged byte in a zip file's directory can hide an entry.
+            names = [name[len("array.") :] for name in entries.files if name.startswith("array.")]
+            if sorted(names) != fields["arrays"]:
+                raise ValueError("an array is missing")
             fields["group_sizes"] = tuple(fields["group_sizes"])
             fields["calibration_scores"] = entries["calibration"]
-            fields["arrays"] = {n[len("array.") :]: entries[n] for n in entries.files if n.startswith("array.")}
+            fields["arrays"] = {name: entries[f"array.{name}"] for name in names}
         return Recipe(**fields)
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise RecipeError(f"{where}: damaged or not a recipe ({error}); fit it again") from error
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise RecipeError(f"{where}: damaged or not a recipe ({reason}); fit it again") from error

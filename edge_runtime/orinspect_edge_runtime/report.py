@@ -64,9 +64,10 @@ def write_report(path: Path, page: Page) -> None:
     """Render the page and publish it as `path`. Needs the extra `report`."""
     import jinja2
 
-    template = files("orinspect_edge_runtime").joinpath("report.html.j2").read_text()
+    template = files("orinspect_edge_runtime").joinpath("report.html.j2").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    durable.write_bytes(path, environment.from_string(template).render(page=page).encode())
+    # A file name that is no valid UTF-8 reaches us with lone surrogates; it is shown escaped.
+    durable.write_bytes(path, environment.from_string(template).render(page=page).encode(errors="backslashreplace"))
 
 
 def evaluation_facts(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
@@ -94,13 +95,15 @@ def evaluation_figures(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
 def training_figures(run: Path) -> tuple[tuple[str, str], ...]:
     """Curves of a RUN's metrics.csv. Raises InputError when it is missing or damaged."""
     try:
-        rows = list(csv.DictReader(io.StringIO((run / "metrics.csv").read_text())))
+        rows = list(csv.DictReader(io.StringIO((run / "metrics.csv").read_text("utf-8"))))
+        if not rows:
+            raise ValueError("no rows")
         steps = [float(row["step"]) for row in rows]
         return tuple(
             (f"Pretraining: {label}", charts.line_chart(steps, {label: [float(r[name]) for r in rows]}, "step", label))
             for name, label in TRAINING_CURVES
         )
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"{run}/metrics.csv: missing or damaged ({error})") from error
 
 

@@ -72,8 +72,8 @@ def run_demo(out: Path, *, minutes: float, init: str, seed: int) -> list[Step]:
     """Run what is not valid yet; returns all steps. Raises OrinspectError when a command fails."""
     split = solar_cells.split_cells(solar_cells.read_cells(), seed)
     solar_cells.write_dataset(split, out / "data")
-    click.echo(f"{len(split.fit)} good cells to learn from, {len(split.good)} good and {len(split.defective)} defective "
-               "cells held out")
+    held_out = f"{len(split.good)} good and {len(split.defective)} defective cells held out"
+    click.echo(f"{len(split.fit)} good cells to learn from, {held_out}")
     journey = steps(out, minutes=minutes, init=init, seed=seed)
     key = _code_digest()
     for number, step in enumerate(journey, 1):

@@ -100,7 +100,10 @@ def _adaptation_table(results: dict[str, Evaluation], out: Path) -> Table:
     )
     gain = 100 * (auroc_of(results["fp32"]) - auroc_of(results["unadapted"]))
     alignment = json.dumps(_record(out).get("alignment", {}))
-    caption = f"Image AUROC, fp32. Difference on all cells: {gain:+.2f} points on this one split. The run's own test: {alignment}"
+    caption = (
+        f"Image AUROC, fp32. Difference on all cells: {gain:+.2f} points on this one split. "
+        f"The run's own label-free test: {alignment}"
+    )
     return Table("Adapted against unadapted, same scorer", ("encoder", "all", "mono", "poly"), rows, caption)
 
 
@@ -124,8 +127,8 @@ def _precision_table(results: dict[str, Evaluation], bundle: Bundle) -> Table:
                 f"{ours.false_alarms:.1%}",
             )
         )
-    head = ("precision", "AUROC", "drift, points", "rank correlation", "flipped decisions", "embedding cosine (least)")
-    caption = "Each precision has a recipe fitted through its own graph, run in onnxruntime; drift and flips against fp32."
+    head = ("precision", "AUROC", "drift, points", "rank correlation", "flipped decisions", "least cosine")
+    caption = "Each precision has a recipe fitted through its own graph, in onnxruntime; drift and flips against fp32."
     return Table("Precisions", (*head, "defects found", "false alarms"), tuple(rows), caption)
 
 

@@ -26,7 +26,7 @@ class OnnxRuntimeBackend:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001  onnxruntime raises types of its own that derive from Exception only
+        except Exception as error:
             raise BundleError(f"{spec.file}: onnxruntime refuses it ({_first_line(error)})") from error
         self._to_value = onnxruntime.OrtValue.ortvalue_from_numpy
         self._outputs = [output.name for output in spec.outputs]

@@ -1,0 +1,51 @@
+"""Features of images out of a graph, and what a recipe's arrays say of them in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orinspect_edge_runtime.backends import Backend
+from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, fit_to_model
+from orinspect_edge_runtime.scorers import Scorer
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of N images. embedding: float32 [N, E]; patches: float32 [N, P, D], before any projection."""
+
+    embedding: Floats
+    patches: Floats
+
+
+def extract(backend: Backend, frames: Iterable[Frame], spec: PreprocessSpec) -> Features:
+    """Features of all frames, one at a time: an embedding must not depend on its neighbours in a batch."""
+    embedding, patches = [], []
+    for frame in frames:
+        outputs = backend.run(fit_to_model(frame.pixels, spec)[None])
+        embedding.append(outputs["embedding"][0].copy())
+        patches.append(outputs["patches"][0].copy())
+    if not embedding:
+        return Features(np.zeros((0, 0), np.float32), np.zeros((0, 0, 0), np.float32))
+    return Features(np.stack(embedding), np.stack(patches))
+
+
+def assign_groups(arrays: Mapping[str, NDArray[Any]], embedding: Floats) -> NDArray[np.intp]:
+    """Group of each embedding [N, E]: the largest of the linear rule's logits, as in the graph."""
+    logits = (embedding - arrays["group_mean"]) @ arrays["group_projection"] + arrays["group_bias"]
+    return np.asarray(logits.argmax(axis=1), np.intp)
+
+
+def score_features(
+    scorer: Scorer, arrays: Mapping[str, NDArray[Any]], features: Features
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Normalised scores [N] and groups [N] in numpy: what the graph's head computes, for features at hand."""
+    groups = assign_groups(arrays, features.embedding)
+    raw, _ = scorer.raw_scores(dict(arrays), features.embedding, features.patches, groups)
+    return (raw - arrays["score_offset"][groups]) * np.float64(arrays["score_scale"][groups]), groups

@@ -1,0 +1,195 @@
+"""Metrics of anomaly scores on labelled images: what a report may quote. Exact, ties included; no thresholds sampled.
+
+`labels` is True (or 1) for defective images, `scores` is higher for more anomalous ones; both are [n]. Everything here
+raises InputError for lengths that differ, scores that are not finite, or a class that has no image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orinspect_edge_runtime.errors import InputError
+from orinspect_edge_runtime.regions import connected_regions
+
+Doubles = NDArray[np.float64]
+Metric = Callable[[NDArray[Any], NDArray[Any]], float]
+
+
+def auroc(labels: NDArray[Any], scores: NDArray[Any]) -> float:
+    """Area under the ROC curve: the chance that a defective image outscores a good one, ties counting half."""
+    marked, values = checked(labels, scores)
+    good = np.sort(values[~marked])
+    bad = values[marked]
+    below = np.searchsorted(good, bad, "left").astype(np.float64) + np.searchsorted(good, bad, "right")
+    return float(below.sum() / (2.0 * len(good) * len(bad)))
+
+
+def roc_curve(labels: NDArray[Any], scores: NDArray[Any]) -> tuple[Doubles, Doubles, Doubles]:
+    """False-positive rates, true-positive rates and thresholds (score >= threshold), from (0, 0, inf) to (1, 1)."""
+    marked, values = checked(labels, scores)
+    hits, alarms, thresholds = _counts(marked, values)
+    tpr = np.concatenate([[0.0], hits / hits[-1]])
+    false = alarms - hits
+    fpr = np.concatenate([[0.0], false / false[-1]])
+    return fpr, tpr, np.concatenate([[np.inf], thresholds])
+
+
+def average_precision(labels: NDArray[Any], scores: NDArray[Any]) -> float:
+    """Average precision: precision weighted by the recall each distinct threshold adds; nothing is interpolated."""
+    hits, alarms, _ = _counts(*checked(labels, scores))
+    return float(np.sum(np.diff(hits / hits[-1], prepend=0.0) * (hits / alarms)))
+
+
+def f1_max(labels: NDArray[Any], scores: NDArray[Any]) -> float:
+    """The best F1 of any threshold: an upper bound, since it is chosen on the very images it is judged by."""
+    hits, alarms, _ = _counts(*checked(labels, scores))
+    return float(np.max(2 * hits / (alarms + hits[-1])))
+
+
+def fpr_at_tpr(labels: NDArray[Any], scores: NDArray[Any], tpr: float = 0.95) -> float:
+    """The lowest false-positive rate at which at least the share `tpr` of the defective images is found."""
+    if not 0 < tpr <= 1:
+        raise InputError(f"a true-positive rate of {tpr} cannot be asked for: use more than 0 and at most 1")
+    false, found, _ = roc_curve(labels, scores)
+    return float(false[found >= tpr].min())
+
+
+def pixel_auroc(masks: NDArray[Any], maps: NDArray[Any]) -> float:
+    """AUROC over all pixels. masks: bool [N, H, W], True where defective. maps: float [N, H, W].
+
+    Memory: one copy of the maps. Raises InputError as `auroc` does, and when all or no pixels are defective.
+    """
+    marked, values = _checked_maps(masks, maps)
+    good, bad = np.sort(values[~marked]), values[marked]
+    return _area_under(good, bad, np.full(len(bad), 1.0 / len(bad)), 1.0)
+
+
+def aupro(masks: NDArray[Any], maps: NDArray[Any], *, limit: float = 0.3) -> float:
+    """Area under the per-region overlap curve up to the pixel false-positive rate `limit`, divided by it.
+
+    Bergmann et al. 2021, doi 10.1007/s11263-020-01400-4: each connected defect (8 neighbours) counts alike, whatever
+    its size. masks, maps: as in `pixel_auroc`. Computed at every distinct score, the last segment cut at `limit`.
+    """
+    marked, values = _checked_maps(masks, maps)
+    if not 0 < limit <= 1:
+        raise InputError(f"a false-positive rate limit of {limit} cannot be used: more than 0 and at most 1")
+    region, count = connected_regions(marked)
+    weights = (1.0 / (np.bincount(region, minlength=count) * count))[region]
+    return _area_under(_highest(values[~marked], limit), values[marked], weights, limit, int((~marked).sum()))
+
+
+def _checked_maps(masks: NDArray[Any], maps: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+    marks, values = np.asarray(masks), np.asarray(maps)
+    if marks.ndim != 3 or marks.shape != values.shape:
+        raise InputError(f"masks {list(marks.shape)} and maps {list(values.shape)} must both be [N, H, W]")
+    flat, scores = checked(marks.reshape(-1), values.reshape(-1), "pixels")
+    return flat.reshape(marks.shape), scores.reshape(marks.shape)
+
+
+def _highest(good: NDArray[Any], share: float) -> NDArray[Any]:
+    """The highest `share` of the values, and all that tie with the lowest of them, in ascending order."""
+    keep = min(len(good), int(np.ceil(share * len(good))) + 1)
+    lowest = np.partition(good, len(good) - keep)[len(good) - keep]
+    return np.sort(good[good >= lowest])
+
+
+def _area_under(
+    good: NDArray[Any], bad: NDArray[Any], weights: Doubles, limit: float, good_count: int | None = None
+) -> float:
+    """Area under the curve of found weight over false-positive rate, from 0 to `limit`, divided by `limit`.
+
+    good: in ascending order, at least the highest share `limit` of `good_count`. weights: of `bad`, their sum is 1.
+    """
+    count = len(good) if good_count is None else good_count
+    order = np.argsort(bad, kind="stable")
+    bad = bad[order]
+    below = np.concatenate([[0.0], np.cumsum(weights[order])])
+    firsts = np.flatnonzero(np.concatenate([[True], good[1:] != good[:-1]]))
+    values = good[firsts]
+    # The false-positive rate steps from `start` to `end` at each distinct good value; ties with defects rise linearly.
+    end, start = (len(good) - firsts) / count, (len(good) - np.append(firsts[1:], len(good))) / count
+    low = below[-1] - below[np.searchsorted(bad, values, "right")]
+    high = below[-1] - below[np.searchsorted(bad, values, "left")]
+    cut = np.minimum(end, limit)
+    width = np.maximum(cut - start, 0.0)
+    top = low + (high - low) * width / (end - start)
+    return float(np.sum(width * (low + top) / 2) / limit)
+
+
+def spearman(first: NDArray[Any], second: NDArray[Any]) -> float:
+    """Spearman's rank correlation of two series [n], ties at their mean rank; nan when one of them is constant."""
+    a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if a.ndim != 1 or a.shape != b.shape or len(a) < 2:
+        raise InputError(f"a rank correlation needs two series of one length >= 2, not {a.shape} and {b.shape}")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise InputError("the series hold values that are not finite, which have no rank")
+    x, y = mid_ranks(a), mid_ranks(b)
+    x, y = x - x.mean(), y - y.mean()
+    norm = np.sqrt((x @ x) * (y @ y))
+    return float(np.clip(x @ y / norm, -1.0, 1.0)) if norm > 0 else float("nan")
+
+
+def mid_ranks(values: NDArray[Any]) -> Doubles:
+    """Ranks 1..n, float64 [n]; equal values share the mean of their ranks."""
+    ordered = np.sort(values)
+    low = np.searchsorted(ordered, values, "left").astype(np.float64)
+    return (low + np.searchsorted(ordered, values, "right") + 1) / 2
+
+
+def bootstrap_interval(
+    metric: Metric,
+    labels: NDArray[Any],
+    scores: NDArray[Any],
+    *,
+    confidence: float = 0.95,
+    rounds: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a metric; good and defective images are drawn anew separately, each round.
+
+    Drawing within the classes keeps their numbers, so no round lacks one. The result depends on `seed` alone.
+    """
+    marked, values = checked(labels, scores)
+    if not 0 < confidence < 1 or rounds < 1:
+        raise InputError(f"a bootstrap needs 0 < confidence < 1 and rounds >= 1, not {confidence} and {rounds}")
+    rng = np.random.default_rng(seed)
+    good, bad = np.flatnonzero(~marked), np.flatnonzero(marked)
+    drawn = np.empty(rounds)
+    for number in range(rounds):
+        rows = np.concatenate([rng.choice(good, len(good)), rng.choice(bad, len(bad))])
+        drawn[number] = metric(marked[rows], values[rows])
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def checked(labels: NDArray[Any], scores: NDArray[Any], noun: str = "images") -> tuple[NDArray[np.bool_], NDArray[Any]]:
+    """`labels` as bool [n] and `scores` as floats [n]. Raises InputError for what no metric can be computed from."""
+    marks, values = np.asarray(labels), np.asarray(scores)
+    if marks.shape != values.shape or values.ndim != 1:
+        raise InputError(f"labels {list(marks.shape)} and scores {list(values.shape)} must be two lists of one length")
+    if marks.dtype != np.bool_ and not np.isin(marks, (0, 1)).all():
+        raise InputError("a label must be 0 (good) or 1 (defective)")
+    if values.dtype.kind != "f":
+        values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise InputError("the scores hold values that are not finite; the model or its precision is broken")
+    marked = marks.astype(bool)
+    defective = int(marked.sum())
+    if defective in (0, len(marked)):
+        raise InputError(
+            f"{len(marked) - defective} good and {defective} defective {noun}: metrics need at least one of each"
+        )
+    return marked, values
+
+
+def _counts(marked: NDArray[np.bool_], values: NDArray[Any]) -> tuple[Doubles, Doubles, Doubles]:
+    """Hits and alarms (both kinds) at each distinct score, highest first, and those scores."""
+    order = np.argsort(-values, kind="stable")
+    values = values[order]
+    last = np.append(np.flatnonzero(values[1:] != values[:-1]), len(values) - 1)
+    hits = np.cumsum(marked[order], dtype=np.float64)[last]
+    return hits, last + 1.0, values[last].astype(np.float64)

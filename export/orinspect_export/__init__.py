@@ -1,0 +1,1 @@
+"""From a pretrained run to a bundle: ONNX graphs in fp32, fp16 and int8, checked against each other."""

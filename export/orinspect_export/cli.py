@@ -1,0 +1,78 @@
+"""The command `orinspect export`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from orinspect_export.exporter import Exported
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("run", type=PATH)
+@click.option("--out", type=PATH, required=True, help="Bundle to write, a folder.")
+@click.option("--precision", default="fp32,fp16,int8", show_default=True, help="Precisions to write, with commas.")
+@click.option("--calibration", type=PATH, required=True, help="Folder of images such as the device will see.")
+@click.option("--seed", default=0, show_default=True, help="Of the choice of images.")
+@click.option("--force", "replace", is_flag=True, help="Replace the bundle if it exists.")
+@click.option("--verify-compiler", is_flag=True, help="Build every graph with NVIDIA's compiler too (no GPU needed).")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+def export(run: Path, out: Path, precision: str, calibration: Path, *, as_json: bool, **options: Any) -> None:
+    """Export a pretrained encoder to a bundle: ONNX graphs with golden outputs, checked against each other.
+
+    \b
+    Example:  orinspect export RUN --out BUNDLE --calibration images/
+    """
+    from orinspect_edge_runtime.progress import shares
+
+    with shares("export") as show:
+        # torch takes seconds to import: the bar is there first.
+        from orinspect_export.exporter import ExportOptions, export_run
+
+        chosen = tuple(dict.fromkeys(name.strip() for name in precision.split(",") if name.strip()))
+        exported = export_run(run, out, calibration, ExportOptions(chosen, **options), show)
+    for reason in exported.skipped:
+        click.echo(f"skipped: {reason}", err=True)
+    if as_json:
+        click.echo(json.dumps(_result(out, exported), indent=2))
+        return
+    graphs = exported.manifest.graphs
+    megabytes = sum(entry.bytes for entry in exported.manifest.files.values()) / 1e6
+    click.echo(f"{out}: {len(graphs)} graphs ({', '.join(exported.manifest.precisions)}), {megabytes:.1f} MB")
+    _print_parity(exported.manifest.parity)
+    for name, build in exported.builds.items():
+        click.echo(f"built {name}: {build['layers']} layers, {build['seconds']:.1f} s, {build['megabytes']:.1f} MB")
+
+
+def _result(out: Path, exported: Exported) -> dict[str, Any]:
+    manifest = exported.manifest
+    files = {name: vars(entry) for name, entry in manifest.files.items()}
+    graphs = [{"head": g.head, "precision": g.precision, "file": g.file} for g in manifest.graphs]
+    return {
+        "bundle": str(out),
+        "graphs": graphs,
+        "files": files,
+        "parity": manifest.parity,
+        "builds": exported.builds,
+        "skipped": list(exported.skipped),
+    }
+
+
+def _print_parity(parity: dict[str, Any]) -> None:
+    """The table of parity.Parity by precision, against fp32."""
+    rows = {name: figures for name, figures in parity.items() if "embedding_cosine_min" in figures}
+    if not rows:
+        return
+    click.echo("against fp32   embedding cosine      patch cosine          scores")
+    click.echo("               mean      least       mean      least       rank      largest difference (sd)")
+    for name, row in rows.items():
+        cosines = [row[f"{what}_cosine_{how}"] for what in ("embedding", "patch") for how in ("mean", "min")]
+        figures = "  ".join(f"{value:8.5f}" for value in cosines)
+        rank = "-" if row["score_rank_correlation"] is None else f"{row['score_rank_correlation']:.4f}"
+        click.echo(f"{name:13}{figures}  {rank:>8}  {row['score_difference_max']:8.3f}")

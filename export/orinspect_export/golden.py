@@ -1,0 +1,135 @@
+"""golden.npz: frames and the fp32 outputs that every later build of the bundle's graphs must reproduce.
+
+    frames                     uint8 [8, H, W, 3], all different
+    embedding, patches         the fp32 graph's outputs for them
+    score_HEAD, anomaly_map_HEAD, and HEAD.INPUT for every head input (heads.py) they were computed with
+
+The head inputs are a small recipe fitted to other calibration images, with two groups, so that a build which mixes up
+an input, a group or a dimension cannot pass.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orinspect_edge_runtime.backends import open_backend
+from orinspect_edge_runtime.heads import HEADS
+from orinspect_edge_runtime.manifest import EncoderSpec, GraphSpec
+from orinspect_edge_runtime.scorers.patchcore import bank_columns
+from orinspect_edge_runtime.whitening import fit_whitening
+from orinspect_export.activations import Frames
+
+FRAMES = 8
+BANK_ROWS = 96
+GROUPS = 2
+Arrays = dict[str, NDArray[Any]]
+Floats = NDArray[np.float32]
+
+
+def golden_arrays(
+    graphs: dict[str, tuple[bytes, GraphSpec]], encoder: EncoderSpec, frames: Frames, seed: int = 0
+) -> Arrays:
+    """The entries of golden.npz. graphs: of each head, ONNX bytes and spec in fp32. frames: the calibration images."""
+    rng = np.random.default_rng(seed)
+    embedding, patches = _features(graphs, encoder, frames)
+    others = rng.permutation(len(frames))[: max(len(frames) // 3, GROUPS)]
+    fitted = fit_heads(embedding[others], patches[others], rng)
+    candidates = np.setdiff1d(np.arange(len(frames)), others)
+    scores = run_head(*graphs[HEADS[0]], fitted[HEADS[0]], frames[candidates])["score"]
+    chosen = candidates[spread(scores, FRAMES)]
+    golden: Arrays = {"frames": frames[chosen], "embedding": embedding[chosen], "patches": patches[chosen]}
+    for head, (graph, spec) in graphs.items():
+        outputs = run_head(graph, spec, fitted[head], frames[chosen])
+        golden |= {f"score_{head}": outputs["score"], f"anomaly_map_{head}": outputs["anomaly_map"]}
+        golden |= {f"{head}.{name}": array for name, array in fitted[head].items()}
+    return golden
+
+
+def to_npz(arrays: Arrays) -> bytes:
+    """The .npz file; the same arrays give the same bytes."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # a name could be `allow_pickle`; none is
+    return file.getvalue()
+
+
+def run_head(graph: bytes, spec: GraphSpec, inputs: Arrays, frames: Frames) -> dict[str, Floats]:
+    """Outputs of a fused graph in onnxruntime for frames [N, H, W, 3], run one at a time, as a camera would."""
+    with open_backend(graph, spec) as backend:
+        backend.set_inputs(inputs)
+        outputs = [backend.run(frame[None]) for frame in frames]
+    return {name: np.concatenate([output[name] for output in outputs]) for name in outputs[0]}
+
+
+def fit_heads(embedding: Floats, patches: Floats, rng: np.random.Generator) -> dict[str, Arrays]:
+    """Inputs of every head from features of a few images, in two groups."""
+    groups = two_groups(embedding)
+    group_arrays, labels = nearest_centroid(embedding, groups), groups
+    rows = np.concatenate([rng.permutation(np.flatnonzero(labels == g))[:1] for g in range(GROUPS)])
+    pool = rng.permutation(patches.shape[0] * patches.shape[1])[: BANK_ROWS - GROUPS]
+    images = np.concatenate([rows, pool // patches.shape[1]])
+    places = np.concatenate([np.zeros(GROUPS, int), pool % patches.shape[1]])
+    whitening = fit_whitening([patches.reshape(-1, patches.shape[2])])
+    bank = bank_columns(whitening(patches[images, places]), labels[images], GROUPS)
+    means = np.stack([patches[labels == g].mean(axis=0) for g in range(GROUPS)])
+    # Two diagonals, not symmetric and other ones for each group; the zeros beside them take no space in the file.
+    deviation = patches.std(axis=0) + 0.1 * patches.std()
+    dim = patches.shape[2]
+    factor = (np.eye(dim) + 0.5 * np.eye(dim, k=1)) / deviation[:, None, :]
+    factors = np.stack([factor * scale for scale in (1.0, 0.8)])
+    return {
+        "patchcore": group_arrays
+        | {"patch_mean": whitening.mean, "patch_projection": whitening.projection, "bank": bank},
+        "padim": group_arrays | {"patch_means": means, "patch_factors": factors.astype(np.float32)},
+    }
+
+
+def two_groups(embedding: Floats) -> NDArray[np.intp]:
+    """Labels 0 and 1 of each image, [N], both used: 2-means from the two images farthest apart."""
+    distances = np.linalg.norm(embedding[:, None] - embedding[None], axis=2)
+    centroids = embedding[list(np.unravel_index(int(distances.argmax()), distances.shape))]
+    labels = np.zeros(len(embedding), np.intp)
+    labels[-1] = 1
+    for _ in range(10):
+        nearest = np.linalg.norm(embedding[:, None] - centroids[None], axis=2).argmin(axis=1)
+        if len(np.unique(nearest)) < GROUPS:
+            break
+        labels = nearest
+        centroids = np.stack([embedding[labels == g].mean(axis=0) for g in range(GROUPS)])
+    return labels
+
+
+def nearest_centroid(embedding: Floats, groups: NDArray[np.intp]) -> Arrays:
+    """The linear rule of heads.py that picks the nearest centroid, with a normalisation that differs by group.
+
+    It is written about the first centroid, not about the mean: there the bias decides, so a wrong one shows.
+    """
+    centroids = np.stack([embedding[groups == g].mean(axis=0) for g in range(GROUPS)])
+    origin = centroids[0].copy()
+    centroids -= origin
+    return {
+        "group_mean": origin,
+        "group_projection": np.ascontiguousarray(centroids.T),
+        "group_bias": -0.5 * (centroids**2).sum(axis=1),
+        "score_offset": np.array([1.0, 1.5], np.float32),
+        "score_scale": np.array([0.5, 0.75], np.float32),
+    }
+
+
+def spread(scores: Floats, count: int) -> NDArray[np.intp]:
+    """Indices of `count` scores evenly placed from the smallest to the largest: an order that rounding cannot upset."""
+    places = np.linspace(0, len(scores) - 1, count).round().astype(int)
+    ranked: NDArray[np.intp] = np.argsort(scores, kind="stable")[places]
+    return ranked
+
+
+def _features(
+    graphs: dict[str, tuple[bytes, GraphSpec]], encoder: EncoderSpec, frames: Frames
+) -> tuple[Floats, Floats]:
+    from orinspect_edge_runtime.heads import neutral_inputs
+
+    outputs = run_head(*graphs[HEADS[0]], neutral_inputs(HEADS[0], encoder), frames)
+    return outputs["embedding"], outputs["patches"]

@@ -1,0 +1,172 @@
+"""The encoder of a run as an ONNX graph: camera bytes in, embedding and patch features out.
+
+The one module that needs the training package. What is traced here is pure fp32; heads (head_graph.py) are attached and
+precisions (fp16.py, int8.py) are written into the graph afterwards.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from orinspect_edge_runtime.errors import InputError
+from orinspect_edge_runtime.manifest import EncoderSpec
+from orinspect_edge_runtime.preprocess import PreprocessSpec
+from orinspect_train.run import load_encoder
+
+if TYPE_CHECKING:
+    import onnx
+
+# The newest opset that TensorRT 10.3 (JetPack 6.1) and everything after it reads; IR version 8 is of the same time.
+OPSET, IR_VERSION = 17, 8
+# Operators that would mean shapes are still computed at run time, or padding was left beside the convolutions.
+UNFOLDED = frozenset({"Shape", "ConstantOfShape", "Range", "NonZero", "If", "Loop", "Pad", "BatchNormalization"})
+
+
+class FrameEncoder(nn.Module):
+    """An encoder with the normalisation in front: uint8 frames [B, H, W, 3] to embedding [B, E], patches [B, P, D].
+
+    mean, std: per RGB channel, for pixels in 0..1.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, encoder: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        means, deviations = torch.tensor(mean).view(1, 3, 1, 1), torch.tensor(std).view(1, 3, 1, 1)
+        self.register_buffer("scale", 1 / (255 * deviations), persistent=False)
+        self.register_buffer("shift", -means / deviations, persistent=False)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Cast first: TensorRT refuses to transpose uint8."""
+        pixels = frames.float().permute(0, 3, 1, 2)
+        embedding, patches = self.encoder(pixels * self.scale + self.shift)
+        return embedding, patches
+
+
+@dataclass(frozen=True)
+class EncoderGraph:
+    """model: fp32 ONNX (`frames` -> `embedding`, `patches`), free batch size. spec, preprocess: for the manifest."""
+
+    model: onnx.ModelProto
+    spec: EncoderSpec
+    preprocess: PreprocessSpec
+
+
+def open_run(run: Path) -> tuple[FrameEncoder, EncoderSpec, PreprocessSpec]:
+    """The encoder of a RUN folder with its normalisation, and what a manifest says about it.
+
+    Raises InputError: missing or damaged files, a newer format, or a model size that the encoder's stages do not fit.
+    """
+    encoder, record = load_encoder(run)
+    try:
+        mean, std = _channels(record["mean"]), _channels(record["std"])
+        preprocess = PreprocessSpec(**record["preprocess"])
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{run}: its record of the normalisation or model size is damaged ({error})") from error
+    module = FrameEncoder(encoder, mean, std).eval()
+    grid = encoder.grid(preprocess.height, preprocess.width)
+    _try(run, module, preprocess, grid)
+    spec = EncoderSpec(
+        name=record["name"],
+        init=str(record.get("init", "")),
+        method=str(record.get("method", "")),
+        mean=mean,
+        std=std,
+        layers=tuple(record["layers"]),
+        grid=grid,
+        patch_dim=encoder.patch_dim,
+        embedding_dim=encoder.embedding_dim,
+        adapted=bool(record.get("adapted", True)),
+    )
+    return module, spec, preprocess
+
+
+def export_encoder(run: Path) -> EncoderGraph:
+    """Trace the encoder of a run and fold everything that the fixed model size makes constant.
+
+    Raises InputError as `open_run` does, and when the encoder keeps operators that do not fold.
+    """
+    module, spec, preprocess = open_run(run)
+    return EncoderGraph(fold(trace(module, preprocess), spec.name), spec, preprocess)
+
+
+def trace(module: FrameEncoder, preprocess: PreprocessSpec) -> bytes:
+    """ONNX bytes of the module as torch writes them, opset 17."""
+    frames = torch.zeros(2, preprocess.height, preprocess.width, 3, dtype=torch.uint8)
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        file = Path(folder, "encoder.onnx")
+        # The tracing exporter writes opset 17 itself; the newer one writes 18 and converts down.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            (frames,),
+            file,
+            input_names=["frames"],
+            output_names=["embedding", "patches"],
+            dynamic_axes={name: {0: "batch"} for name in ("frames", "embedding", "patches")},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+        return file.read_bytes()
+
+
+def fold(traced: bytes, name: str) -> onnx.ModelProto:
+    """Constants folded, padding merged into the convolutions. Raises InputError when shape arithmetic stays."""
+    import onnx
+    import onnxslim
+
+    model: Any = onnxslim.slim(onnx.load_from_string(traced))
+    left = sorted(UNFOLDED.intersection(node.op_type for node in model.graph.node))
+    if left:
+        operators = ", ".join(left)
+        raise InputError(f"the encoder {name!r} keeps {operators} in its graph: use another encoder or model size")
+    constants_to_initializers(model)
+    del model.graph.value_info[:], model.metadata_props[:]
+    model.ir_version, model.producer_name, model.producer_version, model.doc_string = IR_VERSION, "orinspect", "", ""
+    model.graph.name = name
+    for node in model.graph.node:
+        node.doc_string = ""
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def constants_to_initializers(model: onnx.ModelProto) -> None:
+    """Turn Constant nodes into initializers, so that later passes find every constant in one place."""
+    kept = []
+    for node in model.graph.node:
+        values = [a.t for a in node.attribute if a.name == "value"] if node.op_type == "Constant" else []
+        if values:
+            values[0].name = node.output[0]
+            model.graph.initializer.append(values[0])
+        else:
+            kept.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+
+
+def _try(run: Path, module: FrameEncoder, preprocess: PreprocessSpec, grid: tuple[int, int]) -> None:
+    """Run one frame: stages that do not fit each other show here, with a message, and not inside the exporter."""
+    size = f"{preprocess.width}x{preprocess.height}"
+    try:
+        with torch.inference_mode():
+            _, patches = module(torch.zeros(1, preprocess.height, preprocess.width, 3, dtype=torch.uint8))
+    except RuntimeError as error:
+        raise InputError(f"{run}: the encoder refuses {size} pixels; use sides that are multiples of 32") from error
+    if patches.shape[1] != grid[0] * grid[1]:
+        raise InputError(f"{run}: {size} pixels leave part of a patch over; use sides that are multiples of 32")
+
+
+def _channels(values: Any) -> tuple[float, ...]:
+    numbers = tuple(float(value) for value in values)
+    if len(numbers) != 3:
+        raise ValueError(f"{len(numbers)} channels where 3 are needed")
+    return numbers

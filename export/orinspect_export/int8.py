@@ -1,0 +1,55 @@
+"""INT8: the encoder's convolutions with Q/DQ pairs around them; the head stays in float32.
+
+Post-training quantisation after "Integer Quantization for Deep Learning Inference" (Wu et al. 2020, arXiv 2004.09602):
+ranges of activations are calibrated on images, the few layers that would cost most stay in float32, and biases take
+back the shift that rounding causes. Activations are quantised where a convolution or a residual sum reads them and
+nowhere else, so TensorRT fuses convolution, activation, sum and the next quantisation into one INT8 kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orinspect_edge_runtime.errors import InputError
+from orinspect_export.activations import Frames
+from orinspect_export.bias_correction import correct_biases
+from orinspect_export.calibration import activation_ranges
+from orinspect_export.qdq import activations, convolutions, drop_unused, quantise
+from orinspect_export.sensitivity import sensitive_convolutions
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True)
+class Int8Graph:
+    """model: the encoder's graph with Q/DQ pairs. kept_float: names of the convolutions that stay in float32."""
+
+    model: onnx.ModelProto
+    kept_float: tuple[str, ...]
+
+
+def to_int8(model: onnx.ModelProto, frames: Frames, progress: Callable[[float], None] | None = None) -> Int8Graph:
+    """Quantise the encoder's graph; the input model is left as it is.
+
+    frames: uint8 [N, H, W, 3], the calibration images. progress: told the share done, 0..1.
+    Raises InputError when the encoder has no convolution to quantise.
+    """
+    import onnx
+
+    tell = progress or (lambda share: None)
+    every = convolutions(model)
+    if not every:
+        raise InputError("the encoder has no convolution, so there is nothing to quantise: export without int8")
+    ranges = activation_ranges(model, activations(model), frames)
+    tell(0.3)
+    kept = sensitive_convolutions(model, ranges, every, frames, lambda share: tell(0.3 + 0.6 * share))
+    chosen = [name for name in every if name not in kept]
+    quantised = quantise(model, ranges, chosen)
+    correct_biases(model, quantised, ranges, chosen, frames)
+    drop_unused(quantised.graph)
+    onnx.checker.check_model(quantised, full_check=True)
+    tell(1.0)
+    return Int8Graph(quantised, tuple(kept))

@@ -1,0 +1,141 @@
+"""Q/DQ pairs: how a graph says in ONNX which of its tensors are INT8.
+
+Symmetric int8 with zero points of 0, a scale per output channel for weights and per tensor for activations, biases in
+float32: the form that TensorRT takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from orinspect_export.calibration import STEPS
+
+if TYPE_CHECKING:
+    import onnx
+
+# A channel whose weights are all zero still needs a scale; any will do.
+SMALLEST_SCALE = 1e-12
+Ranges = dict[str, float]
+
+
+def convolutions(model: onnx.ModelProto) -> list[str]:
+    """Names of the convolutions whose weights are constants, in the graph's order."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return [node.name for node in model.graph.node if node.op_type == "Conv" and node.input[1] in constants]
+
+
+def residual_operands(model: onnx.ModelProto) -> list[tuple[int, int]]:
+    """(node index, input index) of the operands to quantise of the residual sums.
+
+    Of two operands the one that comes straight from a convolution is left alone: TensorRT sums it before rounding.
+    """
+    constants = {tensor.name for tensor in model.graph.initializer}
+    maker = {name: node.op_type for node in model.graph.node for name in node.output}
+    behind: set[str] = set()
+    operands: list[tuple[int, int]] = []
+    for index, node in enumerate(model.graph.node):
+        if (node.op_type == "Conv" and node.input[1] in constants) or any(name in behind for name in node.input):
+            behind.update(node.output)
+        if node.op_type == "Add" and all(name in behind for name in node.input):
+            straight = [slot for slot in (0, 1) if maker[node.input[slot]] == "Conv"]
+            operands += [(index, slot) for slot in (0, 1) if slot not in straight[-1:]]
+    return operands
+
+
+def activations(model: onnx.ModelProto) -> list[str]:
+    """Names of the activations that `quantise` may need a range of."""
+    chosen = set(convolutions(model))
+    names = {node.input[0] for node in model.graph.node if node.name in chosen}
+    return sorted(names | {model.graph.node[index].input[slot] for index, slot in residual_operands(model)})
+
+
+def quantise(
+    model: onnx.ModelProto, ranges: Ranges, chosen: Collection[str], *, residuals: bool = True
+) -> onnx.ModelProto:
+    """A copy of the graph with Q/DQ pairs around the chosen convolutions and, if wanted, in the residual sums.
+
+    ranges: largest magnitude to represent of each activation (see `activations`). chosen: names of convolutions.
+    """
+    import onnx
+
+    quantised = onnx.ModelProto()
+    quantised.CopyFrom(model)
+    graph = quantised.graph
+    slots = [(index, 0) for index, node in enumerate(graph.node) if node.name in chosen]
+    if residuals:
+        slots += residual_operands(model)
+    pairs: dict[str, list[onnx.NodeProto]] = {}
+    for index, slot in slots:
+        name = model.graph.node[index].input[slot]
+        if name not in pairs:
+            pairs[name] = activation_pair(graph, name, ranges[name])
+        graph.node[index].input[slot] = dequantised(name)
+    weights = list(dict.fromkeys(node.input[1] for node in graph.node if node.name in chosen))
+    unpack = [weight_dequantiser(graph, name) for name in weights]
+    for node in graph.node:
+        if node.name in chosen:
+            node.input[1] = dequantised(node.input[1])
+    insert(graph, unpack, pairs)
+    drop_unused(graph)
+    return quantised
+
+
+def dequantised(name: str) -> str:
+    """Name of the copy of a tensor that went through INT8."""
+    return f"{name}_dq"
+
+
+def activation_pair(graph: onnx.GraphProto, name: str, largest: float) -> list[onnx.NodeProto]:
+    """A Q/DQ pair for an activation; its scale and zero point become initializers of the graph."""
+    import onnx
+
+    scale, zero, whole = f"{name}_scale", f"{name}_zero", f"{name}_q"
+    step = np.float32(max(largest / STEPS, SMALLEST_SCALE))
+    graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(step), scale))
+    graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(0, np.int8), zero))
+    make = onnx.helper.make_node
+    return [
+        make("QuantizeLinear", [name, scale, zero], [whole], name=f"quantise/{name}"),
+        make("DequantizeLinear", [whole, scale, zero], [dequantised(name)], name=f"dequantise/{name}"),
+    ]
+
+
+def weight_dequantiser(graph: onnx.GraphProto, name: str) -> onnx.NodeProto:
+    """A DQ node for a convolution's weight, whose int8 values and scales per output channel become initializers."""
+    import onnx
+
+    values = onnx.numpy_helper.to_array(next(tensor for tensor in graph.initializer if tensor.name == name))
+    scale = np.abs(values).reshape(len(values), -1).max(axis=1) / STEPS
+    scale = np.maximum(scale, SMALLEST_SCALE).astype(np.float32)
+    steps = np.round(values / scale.reshape(-1, *[1] * (values.ndim - 1)))
+    constants = {
+        f"{name}_q": np.clip(steps, -STEPS, STEPS).astype(np.int8),
+        f"{name}_scale": scale,
+        f"{name}_zero": np.zeros(len(scale), np.int8),
+    }
+    graph.initializer.extend(onnx.numpy_helper.from_array(value, key) for key, value in constants.items())
+    return onnx.helper.make_node(
+        "DequantizeLinear", list(constants), [dequantised(name)], name=f"dequantise/{name}", axis=0
+    )
+
+
+def insert(graph: onnx.GraphProto, first: list[onnx.NodeProto], pairs: dict[str, list[onnx.NodeProto]]) -> None:
+    """Put each Q/DQ pair right behind the node that makes its tensor, and `first` at the start: ONNX wants an order."""
+    nodes = list(first)
+    for node in graph.node:
+        nodes.append(node)
+        for name in node.output:
+            nodes += pairs.get(name, [])
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def drop_unused(graph: onnx.GraphProto) -> None:
+    """Remove the initializers that no node reads any more."""
+    used = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)

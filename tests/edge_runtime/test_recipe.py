@@ -1,0 +1,210 @@
+"""Recipe files: what is written is read back equal; anything damaged, and any pickle, is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import pickle
+import warnings
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays_of
+
+from orinspect_edge_runtime.errors import InputError, RecipeError
+from orinspect_edge_runtime.recipe import Recipe, check_name, from_bytes, to_bytes
+
+TEXT = st.text(max_size=12)
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+ARRAYS = st.dictionaries(
+    st.from_regex(r"[a-z_]{1,9}", fullmatch=True),
+    arrays_of.arrays(
+        st.sampled_from([np.float32, np.int32, np.uint8, np.bool_]),
+        arrays_of.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+    ),
+    max_size=4,
+)
+RECIPES = st.builds(
+    Recipe,
+    name=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,20}", fullmatch=True),
+    scorer=TEXT,
+    precision=TEXT,
+    graph_sha256=TEXT,
+    backend=TEXT,
+    good_images=st.integers(),
+    group_sizes=st.lists(st.integers(0, 999), max_size=3).map(tuple),
+    threshold=FINITE,
+    false_alarm=FINITE,
+    false_alarm_note=TEXT,
+    seed=st.integers(0, 2**32),
+    created_with=TEXT,
+    arrays=ARRAYS,
+    calibration_scores=arrays_of.arrays(np.float32, st.integers(0, 5), elements=st.floats(width=32)),
+)
+
+
+def assert_equal(a: Recipe, b: Recipe) -> None:
+    """Every field, arrays with their types and bytes (so that NaN equals itself)."""
+    for field in dataclasses.fields(Recipe):
+        if field.name not in ("arrays", "calibration_scores"):
+            assert getattr(a, field.name) == getattr(b, field.name), field.name
+    assert set(a.arrays) == set(b.arrays)
+    pairs = [(a.arrays[name], b.arrays[name]) for name in a.arrays] + [(a.calibration_scores, b.calibration_scores)]
+    for x, y in pairs:
+        assert (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes())
+
+
+def refused(content: bytes) -> None:
+    with pytest.raises(RecipeError, match=r"damaged or not a recipe .*; fit it again") as caught:
+        from_bytes(content, "place/x.npz")
+    assert str(caught.value).startswith("place/x.npz: ")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@given(RECIPES)
+def test_round_trip(recipe: Recipe) -> None:
+    content = to_bytes(recipe)
+    assert_equal(from_bytes(content, "x"), recipe)
+    assert to_bytes(recipe) == content, "equal recipes have equal digests"
+
+
+@pytest.fixture
+def small(tiny_recipe: Callable[..., Recipe]) -> Recipe:
+    return tiny_recipe(arrays={"bank": np.arange(6, dtype=np.float32).reshape(2, 3), "origin": np.array([3, 1])})
+
+
+@pytest.mark.parametrize("mask", [0x01, 0x80, 0xFF])
+def test_a_flipped_byte_is_refused_or_changes_nothing(small: Recipe, mask: int) -> None:
+    """Dates and the like in the zip file's directory carry no meaning; all else is under a checksum."""
+    content, harmless = to_bytes(small), 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for place in range(len(content)):
+            changed = content[:place] + bytes([content[place] ^ mask]) + content[place + 1 :]
+            try:
+                read = from_bytes(changed, "x")
+            except RecipeError as error:
+                assert len(str(error).splitlines()) == 1
+            else:
+                harmless += 1
+                assert_equal(read, small)
+    assert harmless < len(content) / 4
+
+
+def test_every_cut_is_refused(small: Recipe) -> None:
+    content = to_bytes(small)
+    for length in range(len(content)):
+        with pytest.raises(RecipeError):
+            from_bytes(content[:length], "x")
+
+
+@given(st.binary(max_size=80))
+def test_other_bytes_are_refused(content: bytes) -> None:
+    refused(content)
+    refused(b"PK\3\4" + content)
+
+
+def entries_of(content: bytes) -> dict[str, np.ndarray]:
+    with np.load(io.BytesIO(content)) as entries:
+        return {name: entries[name] for name in entries.files}
+
+
+def file_of(entries: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **entries)
+    return file.getvalue()
+
+
+def with_fields(small: Recipe, **fields: Any) -> bytes:
+    entries = entries_of(to_bytes(small))
+    text = json.dumps(json.loads(bytes(entries["recipe"])) | fields)
+    return file_of(entries | {"recipe": np.frombuffer(text.encode(), np.uint8)})
+
+
+class Bomb:
+    """Unpickled, it would call its function."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (pytest.fail, ("a pickle was read",))
+
+
+@pytest.mark.parametrize("entry", ["recipe", "calibration", "array.bank", "array.extra"])
+def test_pickles_are_never_read(small: Recipe, entry: str) -> None:
+    refused(file_of(entries_of(to_bytes(small)) | {entry: np.array([Bomb()], object)}))
+    refused(pickle.dumps(Bomb()))
+
+
+def test_pickles_are_never_written(small: Recipe) -> None:
+    with pytest.raises(RecipeError, match="Python objects"):
+        to_bytes(dataclasses.replace(small, arrays={"x": np.array([{}], object)}))
+
+
+@pytest.mark.parametrize("entry", ["recipe", "calibration", "array.bank"])
+def test_a_missing_entry_is_refused(small: Recipe, entry: str) -> None:
+    entries = entries_of(to_bytes(small))
+    del entries[entry]
+    refused(file_of(entries))
+
+
+def test_a_missing_or_unknown_field_is_refused(small: Recipe) -> None:
+    refused(with_fields(small, surprise=1))
+    entries = entries_of(to_bytes(small))
+    fields = json.loads(bytes(entries["recipe"]))
+    for name in fields:
+        text = json.dumps({key: value for key, value in fields.items() if key != name})
+        refused(file_of(entries | {"recipe": np.frombuffer(text.encode(), np.uint8)}))
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"null", b"{", b"\xff", b"[" * 100_000])
+def test_other_text_than_fields_is_refused(small: Recipe, text: bytes) -> None:
+    refused(file_of(entries_of(to_bytes(small)) | {"recipe": np.frombuffer(text, np.uint8)}))
+
+
+def test_a_huge_array_that_is_not_there_is_refused(small: Recipe) -> None:
+    """The shape in an array's header is not believed."""
+    source, file = zipfile.ZipFile(io.BytesIO(to_bytes(small))), io.BytesIO()
+    with zipfile.ZipFile(file, "w") as target:
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "array.bank.npy":
+                header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999999, 3), }".ljust(117) + b"\n"
+                content = b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header
+            target.writestr(name, content)
+    refused(file.getvalue())
+
+
+def test_a_single_array_is_refused() -> None:
+    file = io.BytesIO()
+    np.save(file, np.zeros(3))
+    refused(file.getvalue())
+
+
+GOOD_NAMES = ["default", "a", "A-1_b.c", "0", "x" * 64]
+BAD_NAMES = ["", ".", "..", ".hidden", "-x", "_x", "a/b", "../a", "a b", "ä", "a\n", "a\0", "x" * 65, "a\\b", "${HOME}"]
+
+
+@pytest.mark.parametrize("name", GOOD_NAMES)
+def test_good_names(tiny_recipe: Callable[..., Recipe], name: str) -> None:
+    assert check_name(name) == name
+    assert from_bytes(to_bytes(tiny_recipe(name)), "x").name == name
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_bad_names(small: Recipe, tiny_recipe: Callable[..., Recipe], name: str) -> None:
+    with pytest.raises(InputError, match="recipe name"):
+        check_name(name)
+    with pytest.raises(InputError, match="recipe name"):
+        tiny_recipe(name)
+    refused(with_fields(small, name=name))
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf")])
+def test_a_threshold_that_is_no_number_is_not_written(tiny_recipe: Callable[..., Recipe], threshold: float) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        to_bytes(tiny_recipe(threshold=threshold))

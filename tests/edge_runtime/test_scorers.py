@@ -1,0 +1,226 @@
+"""Each scorer against its formula written out image by image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from orinspect_edge_runtime.gaussian import precision_factor
+from orinspect_edge_runtime.heads import OTHER_GROUP_PENALTY, head_inputs
+from orinspect_edge_runtime.manifest import EncoderSpec
+from orinspect_edge_runtime.metrics import auroc
+from orinspect_edge_runtime.scorers import SCORERS
+from orinspect_edge_runtime.scorers import patchcore as patchcore_module
+from orinspect_edge_runtime.scorers.knn import Knn
+from orinspect_edge_runtime.scorers.mahalanobis import Mahalanobis
+from orinspect_edge_runtime.scorers.padim import Padim
+from orinspect_edge_runtime.scorers.patchcore import PatchCore, bank_columns, nearest_distances
+
+IMAGES, ROWS, COLUMNS, DIM, EMBEDDING, GROUPS = 60, 3, 4, 6, 10, 2
+POSITIONS = ROWS * COLUMNS
+ENCODER = EncoderSpec("tiny", "scratch", "none", (0.5,), (0.5,), (2,), (ROWS, COLUMNS), DIM, EMBEDDING)
+
+
+def good(seed: int = 0, images: int = IMAGES) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Embeddings, patches and groups of good images: every position of either group has a distribution of its own."""
+    rng, fixed = np.random.default_rng(seed), np.random.default_rng(99)
+    groups = np.arange(images) % GROUPS
+    mixing = fixed.standard_normal((GROUPS, POSITIONS, DIM, DIM))
+    centres = fixed.standard_normal((GROUPS, POSITIONS, DIM)) * 5
+    noise = rng.standard_normal((images, POSITIONS, DIM))
+    patches = centres[groups] + np.einsum("npd,npde->npe", noise, mixing[groups])
+    embeddings = fixed.standard_normal((GROUPS, EMBEDDING))[groups] * 8 + rng.standard_normal((images, EMBEDDING))
+    return embeddings.astype(np.float32), patches.astype(np.float32), groups
+
+
+def fitted(name: str) -> dict[str, np.ndarray]:
+    return SCORERS[name].fit(*good(), GROUPS, seed=0)
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_the_table(name: str) -> None:
+    scorer = SCORERS[name]
+    assert scorer.name == name
+    assert scorer.head in ("patchcore", "padim")
+    assert scorer.has_map == (name in ("patchcore", "padim"))
+    assert {array.dtype for array in fitted(name).values()} <= {np.dtype(np.float32), np.dtype(np.int32)}
+
+
+@pytest.mark.parametrize("name", ["patchcore", "padim"])
+def test_arrays_are_the_head_inputs(name: str) -> None:
+    arrays = fitted(name)
+    shared = {"group_mean", "group_projection", "group_bias", "score_offset", "score_scale"}
+    sizes = {"groups": GROUPS, f"{DIM + 1}+groups": DIM + 1 + GROUPS}
+    for spec in head_inputs(name, ENCODER):
+        if spec.name in shared:
+            continue
+        array = arrays.pop(spec.name)
+        assert array.dtype == np.float32
+        assert array.flags.c_contiguous
+        expected = [sizes.get(d, array.shape[-1]) if isinstance(d, str) else d for d in spec.shape]
+        assert list(array.shape) == expected
+    assert set(arrays) == ({"bank_origin"} if name == "patchcore" else set())
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_defects_score_higher_and_groups_are_kept_apart(name: str) -> None:
+    scorer, arrays = SCORERS[name], fitted(name)
+    embeddings, patches, groups = good(1)
+    clean, distances = scorer.raw_scores(arrays, embeddings, patches, groups)
+    assert clean.dtype == np.float32
+    assert clean.shape == (IMAGES,)
+    assert (distances is not None) == scorer.has_map
+    rng = np.random.default_rng(2)
+    patches[:, 5] += rng.standard_normal((IMAGES, DIM)) * 40
+    bad, _ = scorer.raw_scores(arrays, embeddings + rng.standard_normal(embeddings.shape) * 12, patches, groups)
+    assert auroc(np.arange(2 * IMAGES) >= IMAGES, np.concatenate([clean, bad])) > 0.95
+    swapped, _ = scorer.raw_scores(arrays, *good(1)[:2], 1 - groups)
+    assert np.median(swapped) > 1.3 * np.median(clean)
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_the_seed_alone_decides_and_progress_ends_at_one(name: str) -> None:
+    shares: list[float] = []
+    one = SCORERS[name].fit(*good(), GROUPS, seed=7, progress=shares.append)
+    same = SCORERS[name].fit(*good(), GROUPS, seed=7)
+    assert one.keys() == same.keys()
+    for key in one:
+        np.testing.assert_array_equal(one[key], same[key])
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+
+
+@pytest.mark.parametrize("name", SCORERS)
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_few_images_and_empty_groups_are_fitted(name: str, images: int) -> None:
+    embeddings, patches, _ = good(images=images)
+    arrays = SCORERS[name].fit(embeddings, patches, np.zeros(images, int), 3, seed=0)
+    scores, _ = SCORERS[name].raw_scores(arrays, *good(3, 6)[:2], np.arange(6) % 3)
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_images_without_any_variation_are_fitted(name: str) -> None:
+    embeddings, patches = np.ones((8, EMBEDDING), np.float32), np.ones((8, POSITIONS, DIM), np.float32)
+    groups = np.zeros(8, int)
+    arrays = SCORERS[name].fit(embeddings, patches, groups, 1, seed=0)
+    same, _ = SCORERS[name].raw_scores(arrays, embeddings, patches, groups)
+    other, _ = SCORERS[name].raw_scores(arrays, embeddings + 1, patches + 1, groups)
+    assert np.isfinite(other).all()
+    assert (other > same).all()
+
+
+def test_patchcore_is_the_distance_to_the_nearest_row_of_the_group() -> None:
+    arrays = PatchCore(subsample=200, coreset=0.2, fewest_rows=10).fit(*good(), GROUPS, seed=0)
+    embeddings, patches, groups = good(4, 20)
+    scores, distances = SCORERS["patchcore"].raw_scores(arrays, embeddings, patches, groups)
+    rows, mean, projection = arrays["bank"][:DIM].T, arrays["patch_mean"], arrays["patch_projection"]
+    for image in range(20):
+        own = rows[arrays["bank"][DIM + 1 + groups[image]] == 0]
+        z = (patches[image] - mean) @ projection
+        expected = np.linalg.norm(z[:, None] - own[None], axis=2).min(axis=1)
+        np.testing.assert_allclose(distances[image], expected, atol=3e-3)
+        assert scores[image] == distances[image].max()
+
+
+def test_patchcore_bank_layout_and_origin() -> None:
+    embeddings, patches, groups = good()
+    scorer = PatchCore(subsample=200, coreset=0.1, fewest_rows=15)
+    arrays = scorer.fit(embeddings, patches, groups, GROUPS, seed=1)
+    bank, origin = arrays["bank"], arrays["bank_origin"]
+    assert bank.shape == (DIM + 1 + GROUPS, 2 * 20)
+    assert origin.shape == (40, 2)
+    whitened = (patches[origin[:, 0], origin[:, 1]] - arrays["patch_mean"]) @ arrays["patch_projection"]
+    np.testing.assert_allclose(bank[:DIM].T, whitened, atol=1e-4)
+    np.testing.assert_allclose(bank[DIM], -(whitened**2).sum(axis=1), rtol=1e-4)
+    owner = groups[origin[:, 0]]
+    expected = np.where(np.arange(GROUPS)[:, None] == owner, 0, -OTHER_GROUP_PENALTY)
+    np.testing.assert_array_equal(bank[DIM + 1 :], expected)
+    assert len(np.unique(origin, axis=0)) == 40
+
+
+def test_patchcore_knows_its_own_patches() -> None:
+    embeddings, patches, groups = good()
+    arrays = PatchCore(coreset=1.0).fit(embeddings, patches, groups, GROUPS, seed=0)
+    scores, _ = SCORERS["patchcore"].raw_scores(arrays, embeddings, patches, groups)
+    assert scores.max() < 0.02
+
+
+def test_patchcore_chunks_do_not_change_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = fitted("patchcore")
+    whole, _ = SCORERS["patchcore"].raw_scores(arrays, *good(5))
+    monkeypatch.setattr(patchcore_module, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(patchcore_module, "CHUNK_IMAGES", 7)
+    np.testing.assert_allclose(SCORERS["patchcore"].raw_scores(arrays, *good(5))[0], whole, atol=1e-4)
+    np.testing.assert_allclose(fitted("patchcore")["patch_projection"], arrays["patch_projection"], atol=1e-4)
+
+
+def test_rows_of_another_group_are_out_of_reach() -> None:
+    bank = bank_columns(np.array([[0.0, 0.0], [100.0, 0.0]], np.float32), np.array([0, 1]), 2)
+    query = np.zeros((2, 1, 2), np.float32)
+    assert nearest_distances(query, np.eye(2, dtype=np.float32), bank).tolist() == [[0.0], [100.0]]
+
+
+def test_padim_is_the_mahalanobis_distance_at_each_position() -> None:
+    embeddings, patches, groups = good()
+    arrays = Padim(shrinkage=0.05).fit(embeddings, patches, groups, GROUPS)
+    _, fresh, fresh_groups = good(6, 8)
+    scores, distances = SCORERS["padim"].raw_scores(arrays, embeddings, fresh, fresh_groups)
+    for image in range(8):
+        for position in range(POSITIONS):
+            known = patches[groups == fresh_groups[image], position].astype(np.float64)
+            covariance = np.cov(known.T)
+            shrunk = 0.95 * covariance + 0.05 * np.trace(covariance) / DIM * np.eye(DIM)
+            away = fresh[image, position] - known.mean(axis=0)
+            expected = np.sqrt(away @ np.linalg.inv(shrunk) @ away)
+            assert distances[image, position] == pytest.approx(expected, rel=1e-3)
+        assert scores[image] == distances[image].max()
+
+
+def test_padim_with_fewer_images_than_dimensions_borrows_from_other_positions() -> None:
+    rng = np.random.default_rng(0)
+    patches = rng.standard_normal((4, 30, 12)).astype(np.float32) * np.linspace(0.2, 3, 12, dtype=np.float32)
+    groups, embeddings = np.zeros(4, int), np.zeros((4, 1), np.float32)
+    fresh = rng.standard_normal((200, 30, 12)).astype(np.float32) * np.linspace(0.2, 3, 12, dtype=np.float32)
+    spread = []
+    for pooling in (0.0, 0.5):
+        arrays = Padim(pooling=pooling).fit(embeddings, patches, groups, 1)
+        _, distances = Padim().raw_scores(arrays, embeddings, fresh, np.zeros(200, int))
+        spread.append(float(distances.std() / distances.mean()))
+    assert spread[1] < 0.8 * spread[0]
+
+
+def test_mahalanobis_is_its_formula() -> None:
+    embeddings, patches, groups = good()
+    scorer = Mahalanobis(shrinkage=0.1)
+    arrays = scorer.fit(embeddings, patches, groups, GROUPS)
+    fresh, _, fresh_groups = good(7, 10)
+    scores, _ = scorer.raw_scores(arrays, fresh, patches, fresh_groups)
+    for image in range(10):
+        known = embeddings[groups == fresh_groups[image]].astype(np.float64)
+        shrunk = 0.9 * np.corrcoef(known.T) + 0.1 * np.eye(EMBEDDING)
+        away = (fresh[image] - known.mean(axis=0)) / known.std(axis=0)
+        assert scores[image] == pytest.approx(np.sqrt(away @ np.linalg.inv(shrunk) @ away), rel=1e-3)
+
+
+def test_knn_is_its_formula() -> None:
+    embeddings, patches, groups = good()
+    scorer = Knn(neighbours=3)
+    arrays = scorer.fit(embeddings, patches, groups, GROUPS)
+    fresh, _, fresh_groups = good(8, 10)
+    scores, _ = scorer.raw_scores(arrays, fresh, patches, fresh_groups)
+    for image in range(10):
+        known = embeddings[groups == fresh_groups[image]]
+        away = (known - fresh[image]) / known.std(axis=0)
+        expected = np.sort(np.linalg.norm(away, axis=1))[:3].mean()
+        assert scores[image] == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.1, 1.0])
+def test_precision_factor_inverts_the_shrunk_covariance(shrinkage: float) -> None:
+    values = np.random.default_rng(0).standard_normal((3, 40, 5))
+    covariance = np.stack([np.cov(v.T) for v in values])
+    factor = precision_factor(covariance, shrinkage)
+    variance = np.trace(covariance, axis1=1, axis2=2)[:, None, None] / 5
+    shrunk = (1 - shrinkage) * covariance + shrinkage * variance * np.eye(5)
+    np.testing.assert_allclose(factor @ factor.transpose(0, 2, 1), np.linalg.inv(shrunk), rtol=1e-3, atol=1e-4)

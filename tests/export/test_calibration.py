@@ -1,0 +1,47 @@
+"""Ranges of activations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from orinspect_export.calibration import BINS, activation_ranges, magnitude_histogram, percentile_range
+from orinspect_export.graph import EncoderGraph
+
+VALUES = hnp.arrays(np.float32, st.integers(1, 300), elements=st.floats(-1e4, 1e4, width=32))
+
+
+@given(values=VALUES)
+def test_every_magnitude_is_counted_once(values: Any) -> None:
+    histogram = magnitude_histogram(values, float(np.abs(values).max()))
+    assert histogram.shape == (BINS,)
+    assert histogram.sum() == len(values)
+
+
+@given(values=VALUES)
+def test_a_range_covers_all_but_one_in_ten_thousand(values: Any) -> None:
+    largest = float(np.abs(values).max())
+    limit = percentile_range(magnitude_histogram(values, largest), largest)
+    assert 0 <= limit <= largest * (1 + 1e-6)
+    assert (np.abs(values) > limit * (1 + 1e-5) + 1e-30).mean() <= 1e-4
+
+
+def test_one_outlier_does_not_set_the_range() -> None:
+    values = np.append(np.linspace(0, 1, 100_000), 50).astype(np.float32)
+    assert percentile_range(magnitude_histogram(values, 50.0), 50.0) < 1.1
+
+
+def test_nothing_counted_leaves_the_largest() -> None:
+    assert percentile_range(np.zeros(BINS, np.int64), 3.0) == 3.0
+
+
+def test_ranges_are_those_of_the_activations(resnet: EncoderGraph, frames: Any, run_graph: Callable[..., Any]) -> None:
+    found = activation_ranges(resnet.model, ["embedding", "patches"], frames[:6])
+    for name, limit in found.items():
+        values = np.abs(np.concatenate([run_graph(resnet.model, frames=frame[None])[name] for frame in frames[:6]]))
+        assert np.quantile(values, 0.999) <= limit <= values.max() * (1 + 1e-6)

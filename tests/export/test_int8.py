@@ -1,0 +1,107 @@
+"""The whole of INT8: parity, the layers that stay float, the biases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from orinspect_edge_runtime.errors import InputError
+from orinspect_export.activations import activation_values, mean_of
+from orinspect_export.bias_correction import correct_biases, mean_shifts
+from orinspect_export.calibration import activation_ranges
+from orinspect_export.graph import EncoderGraph
+from orinspect_export.int8 import Int8Graph, to_int8
+from orinspect_export.qdq import Ranges, activations, convolutions, quantise
+from orinspect_export.sensitivity import LARGEST_SHARE, cosines, sensitive_convolutions
+
+
+@pytest.fixture(scope="module")
+def ranges(resnet: EncoderGraph, frames: Any) -> Ranges:
+    return activation_ranges(resnet.model, activations(resnet.model), frames[:12])
+
+
+@pytest.fixture(scope="module")
+def int8(resnet: EncoderGraph, frames: Any) -> Int8Graph:
+    return to_int8(resnet.model, frames[:12])
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_features_stay_close(
+    batch: int, resnet: EncoderGraph, int8: Int8Graph, frames: Any, run_graph: Callable[..., Any]
+) -> None:
+    exact = run_graph(resnet.model, frames=frames[-batch:])
+    rounded = run_graph(int8.model, frames=frames[-batch:])
+    for name in ("embedding", "patches"):
+        assert rounded[name].dtype == np.float32
+        assert cosines(rounded[name], exact[name]).min() > 0.99
+    assert np.abs(rounded["patches"] - exact["patches"]).max() > 0, "nothing was rounded"
+
+
+def test_the_file_is_a_third_as_large(int8: Int8Graph, resnet: EncoderGraph) -> None:
+    assert int8.model.ByteSize() < 0.45 * resnet.model.ByteSize()
+    assert list(int8.model.graph.output) == list(resnet.model.graph.output)
+
+
+def test_the_layer_that_rounding_breaks_is_found(resnet: EncoderGraph, ranges: Ranges, frames: Any) -> None:
+    every = convolutions(resnet.model)
+    victim = next(node for node in resnet.model.graph.node if node.name == every[3])
+    broken = ranges | {victim.input[0]: ranges[victim.input[0]] / 50}
+    assert every[3] in sensitive_convolutions(resnet.model, broken, every, frames)[:2]
+
+
+def test_most_layers_are_always_quantised(resnet: EncoderGraph, ranges: Ranges, frames: Any) -> None:
+    every = convolutions(resnet.model)
+    broken = {name: limit / 50 for name, limit in ranges.items()}
+    assert len(sensitive_convolutions(resnet.model, broken, every, frames)) == int(LARGEST_SHARE * len(every))
+
+
+def test_what_is_kept_is_not_quantised(lite0_int8: Int8Graph) -> None:
+    convolution = [node for node in lite0_int8.model.graph.node if node.op_type == "Conv"]
+    plain = {node.name for node in convolution if not node.input[1].endswith("_dq")}
+    assert plain == set(lite0_int8.kept_float)
+    assert 0 < len(plain) <= LARGEST_SHARE * len(convolution)
+
+
+def test_biases_take_back_the_mean_shift(resnet: EncoderGraph, ranges: Ranges, frames: Any) -> None:
+    chosen = convolutions(resnet.model)[:1]
+    made = next(node for node in resnet.model.graph.node if node.name == chosen[0]).output[0]
+    rounded = quantise(resnet.model, ranges, chosen, residuals=False)
+    few = frames[:8]
+
+    def mean(model: Any) -> Any:
+        return mean_of(activation_values(model, [made], few))[made].mean(axis=(0, 2, 3))
+
+    before = np.abs(mean(rounded) - mean(resnet.model)).max()
+    correct_biases(resnet.model, rounded, ranges, chosen, few)
+    after = np.abs(mean(rounded) - mean(resnet.model)).max()
+    assert before > 1e-4
+    assert after < 0.02 * before
+
+
+def test_shifts_are_each_layers_own(resnet: EncoderGraph, ranges: Ranges, frames: Any) -> None:
+    """A layer's shift must not change with what is done to the layers before it."""
+    every = convolutions(resnet.model)
+    alone = mean_shifts(resnet.model, ranges, every[-1:], frames[:4])
+    together = mean_shifts(resnet.model, ranges, every, frames[:4])
+    np.testing.assert_allclose(alone[every[-1]], together[every[-1]], atol=1e-6)
+
+
+def test_nothing_to_quantise_is_told(frames: Any) -> None:
+    model = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        none (uint8[batch, 64, 64, 3] frames) => (float[batch, 64, 64, 3] embedding) {
+            embedding = Cast <to = 1> (frames)
+        }"""
+    )
+    with pytest.raises(InputError, match="no convolution"):
+        to_int8(model, frames)
+
+
+def test_the_original_is_left_alone(resnet: EncoderGraph, frames: Any) -> None:
+    before = resnet.model.SerializeToString()
+    to_int8(resnet.model, frames[:4])
+    assert resnet.model.SerializeToString() == before

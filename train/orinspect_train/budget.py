@@ -1,0 +1,83 @@
+"""How many steps fit: a short probe measures the seconds a step, in each precision, on copies of the model."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from orinspect_edge_runtime.errors import ConfigError
+from orinspect_train.batches import Batches
+from orinspect_train.config import PretrainConfig
+from orinspect_train.training import Pretraining
+
+PROBE_BATCH, PROBE_STEPS = 16, 2
+# bfloat16 must be so much faster to be worth its rounding.
+WORTH = 0.9
+# The probe's small steps leave out some of a real one's cost, and the machine may get busier.
+MARGIN = 1.05
+# Fewer steps than this change nothing.
+FEWEST_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Speed:
+    """The faster precision, and the seconds a step of `batch_size` images takes in it."""
+
+    precision: str
+    step_seconds: float
+
+
+def probe_speed(module: Pretraining, pixels: NDArray[np.uint8], config: PretrainConfig, device: torch.device) -> Speed:
+    """Time rendering and training steps on copies of `module`; its weights and the random state stay as they are."""
+    batch_size = min(PROBE_BATCH, config.batch_size)
+    batches = Batches(pixels, module.method.render, batch_size=batch_size, seed=config.seed, first=0, last=1)
+    start = time.perf_counter()
+    batch = {name: value.to(device) for name, value in batches[0].items()}
+    render_seconds = (time.perf_counter() - start) / max(config.workers, 1)
+    wanted = ("fp32", "bf16") if config.precision == "auto" else (config.precision,)
+    found = {precision: _time_steps(module, batch, precision, device) for precision in wanted}
+    fastest = min(found, key=lambda name: found[name] * (1 if name == "fp32" else 1 / WORTH))
+    return Speed(fastest, MARGIN * (found[fastest] + render_seconds) * config.batch_size / batch_size)
+
+
+def fit_steps(seconds_left: float, speed: Speed, config: PretrainConfig) -> int:
+    """Steps that fit into the rest of the budget. Raises ConfigError when that is next to none, with what would do."""
+    steps = int(seconds_left / speed.step_seconds)
+    if steps < FEWEST_STEPS:
+        missing = (FEWEST_STEPS * speed.step_seconds - seconds_left) / 60
+        raise ConfigError(
+            f"minutes is {config.minutes:g}: reading, probing and checking leave no time to train "
+            f"({speed.step_seconds:.1f} s a step); pass --minutes {config.minutes + missing + 0.1:.1f} or a smaller --size"
+        )
+    return steps
+
+
+def epoch_steps(images: int, batch_size: int, devices: int, epochs: int) -> int:
+    """Steps of so many passes over the images."""
+    return -(-epochs * images // (batch_size * devices))
+
+
+def _time_steps(module: Pretraining, batch: dict[str, Any], precision: str, device: torch.device) -> float:
+    """Seconds of forward and backward pass, the better of some, after one to warm up."""
+    # The gradients stay on the parameters, so they are dropped; nothing else of the module changes.
+    state = copy.deepcopy(module.state_dict())
+    module.to(device=device, memory_format=torch.channels_last).train()
+    seconds = []
+    for _ in range(1 + PROBE_STEPS):
+        start = time.perf_counter()
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            loss = module.training_step(batch, 0)["loss"]
+        loss.backward()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    module.zero_grad(set_to_none=True)
+    # Batch norms may have counted these steps.
+    module.load_state_dict(state)
+    return min(seconds[1:])

@@ -1,0 +1,172 @@
+"""PretrainConfig: the schema of a pretraining run. TOML fills it, the command line overrides it, the RUN keeps it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from orinspect_edge_runtime.errors import ConfigError
+from orinspect_edge_runtime.preprocess import PreprocessSpec
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+METHOD_NAMES = ("synthetic_defects", "vicreg")
+PRECISIONS = ("auto", "fp32", "bf16")
+STATISTICS = ("auto", "frozen", "trained")
+# Strides of the trunks divide the image; 32 is the deepest.
+SIZE_STEP = 32
+BY_MINUTES = -1
+BY_INIT = -1
+# Value 0 of learning_rate stands for these: weights worth keeping move slowly.
+RATE_PRETRAINED, RATE_SCRATCH = 1e-4, 1e-3
+FROZEN_STAGES_PRETRAINED = 2
+
+# Smallest and largest value of each number.
+RANGES: dict[str, tuple[float, float]] = {
+    "size": (64, 1024),
+    "bit_depth": (9, 16),
+    "minutes": (0.1, 10_000),
+    "epochs": (BY_MINUTES, 100_000),
+    "batch_size": (2, 4096),
+    "learning_rate": (0, 1),
+    "head_learning_rate": (1e-7, 1),
+    "weight_decay": (0, 1),
+    "warmup_steps": (0, 100_000),
+    "frozen_stages": (BY_INIT, 5),
+    "held_out": (0.05, 0.5),
+    "max_images": (8, 10_000_000),
+    "log_every": (1, 10_000),
+    "checkpoint_every": (1, 100_000),
+    "workers": (0, 128),
+    "seed": (0, 2**31 - 1),
+}
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Everything that decides a run, beside its images and the number of devices.
+
+    method: of METHOD_NAMES. encoder: a timm model. init: `imagenet`, `scratch`, or a .safetensors file. size: side of
+    the square frames, pixels. resize, bit_depth: see PreprocessSpec. minutes: wall clock of the whole run, reading the
+    images included; epochs: passes over the images instead, 0 publishes the encoder as it starts (-1: by minutes).
+    batch_size: images a step and device. learning_rate: of the encoder (0: 1e-4, from scratch 1e-3).
+    head_learning_rate: of the heads, which are dropped in the end. frozen_stages: shallow feature stages left as they
+    are (-1: 2, from scratch 0). batch_norm: statistics `frozen` or `trained` (auto: trained only from scratch).
+    precision: of the forward pass (auto: the faster one). held_out: share of images kept for the alignment check.
+    max_images: a seeded choice of so many is used. workers: processes that render batches. seed: of everything random.
+
+    Raises ConfigError naming the field for a value out of range.
+    """
+
+    method: str = "synthetic_defects"
+    encoder: str = "tf_efficientnet_lite0"
+    init: str = "imagenet"
+    size: int = 192
+    resize: str = "stretch"
+    bit_depth: int = 16
+    minutes: float = 4.0
+    epochs: int = BY_MINUTES
+    batch_size: int = 48
+    learning_rate: float = 0.0
+    head_learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    warmup_steps: int = 20
+    frozen_stages: int = BY_INIT
+    batch_norm: str = "auto"
+    precision: str = "auto"
+    held_out: float = 0.15
+    max_images: int = 20_000
+    log_every: int = 5
+    checkpoint_every: int = 20
+    workers: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in RANGES.items():
+            value = getattr(self, name)
+            # Written so that a NaN fails too.
+            if not least <= value <= most:
+                raise ConfigError(f"{name} is {value}: it must be {least:g} to {most:g}")
+        for name, choices in (("method", METHOD_NAMES), ("precision", PRECISIONS), ("batch_norm", STATISTICS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}: use one of {', '.join(choices)}")
+        if self.size % SIZE_STEP:
+            down = self.size // SIZE_STEP * SIZE_STEP
+            raise ConfigError(f"size is {self.size}: it must be a multiple of {SIZE_STEP}, e.g. {down or SIZE_STEP}")
+        if not self.encoder or not self.init:
+            raise ConfigError("encoder and init must not be empty")
+        _ = self.preprocess
+
+    @property
+    def preprocess(self) -> PreprocessSpec:
+        """How images become frames. Raises ConfigError."""
+        return PreprocessSpec(self.size, self.size, self.resize, self.bit_depth)
+
+    def resolved(self) -> PretrainConfig:
+        """The same with every value that depends on another one filled in."""
+        scratch = self.init == "scratch"
+        return dataclasses.replace(
+            self,
+            learning_rate=self.learning_rate or (RATE_SCRATCH if scratch else RATE_PRETRAINED),
+            frozen_stages=(
+                (0 if scratch else FROZEN_STAGES_PRETRAINED) if self.frozen_stages == BY_INIT else self.frozen_stages
+            ),
+            batch_norm=("trained" if scratch else "frozen") if self.batch_norm == "auto" else self.batch_norm,
+        )
+
+
+def read_config(path: Path, overrides: dict[str, Any] | None = None) -> PretrainConfig:
+    """The configuration in a TOML file, with `overrides` on top.
+
+    Raises ConfigError naming the file: not there, not TOML, an unknown key (with its nearest neighbour), a wrong type
+    or a value out of range.
+    """
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not TOML ({error})") from error
+    try:
+        return make_config(found | (overrides or {}))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def make_config(values: dict[str, Any]) -> PretrainConfig:
+    """A configuration of keys and values. Raises ConfigError for an unknown key, a wrong type or a value out of range."""
+    kinds = {field.name: type(field.default) for field in fields(PretrainConfig)}
+    for name in values:
+        if name not in kinds:
+            near = difflib.get_close_matches(name, kinds, 1, cutoff=0.0)
+            raise ConfigError(f"unknown key {name!r}: did you mean {near[0]!r}?")
+    return PretrainConfig(**{name: _typed(name, value, kinds[name]) for name, value in values.items()})
+
+
+def to_toml(config: PretrainConfig) -> bytes:
+    """The TOML text that read_config reads back as the same configuration, UTF-8."""
+    lines = [f"{name} = {_toml(value)}" for name, value in dataclasses.asdict(config).items()]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def _typed(name: str, value: Any, kind: type) -> Any:
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ConfigError(f"{name} is {value!r}: it must be of type {kind.__name__}")
+    return value
+
+
+def _toml(value: str | int | float) -> str:
+    if isinstance(value, str):
+        # JSON's escapes are TOML's, but for DEL, which TOML wants escaped and JSON leaves as it is.
+        return json.dumps(value).replace("\x7f", "\\u007f")
+    return repr(value)

@@ -1,0 +1,53 @@
+"""Depthwise convolutions in bfloat16 on a CPU: their weight gradient is computed in float32, which is several times faster.
+
+oneDNN's bfloat16 weight gradient of a 5x5 depthwise convolution took 4 to 5 times as long as the float32 one, and most
+of the whole step. Forward pass and input gradient stay in bfloat16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+class Float32WeightGradient(TorchFunctionMode):
+    """While active, replaces every depthwise bfloat16 convolution by one with a float32 weight gradient."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.conv2d and not kwargs and len(args) == 7 and _applies(*args):
+            images, weight, _, stride, padding, _, groups = args
+            with torch.autocast("cpu", enabled=False):
+                return _Depthwise.apply(images, weight, list(stride), list(padding), groups)
+        return func(*args, **(kwargs or {}))
+
+
+def _applies(images: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> bool:
+    simple = bias is None and not isinstance(padding, str) and set(dilation) == {1}
+    return simple and groups > 1 and groups == weight.shape[0] and images.dtype == torch.bfloat16
+
+
+class _Depthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, stride: list[int], padding: list[int], groups: int) -> Tensor:
+        ctx.save_for_backward(images, weight)
+        ctx.geometry = (None, stride, padding, [1, 1], False, [0, 0], groups)
+        return torch.conv2d(images, weight.to(images.dtype), None, stride, padding, 1, groups)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        images, weight = ctx.saved_tensors
+        of_images = of_weight = None
+        differentiate = torch.ops.aten.convolution_backward
+        (gradient,) = gradients
+        if ctx.needs_input_grad[0]:
+            low = weight.to(images.dtype)
+            of_images = differentiate(gradient, images, low, *ctx.geometry, [True, False, False])[0]
+        if ctx.needs_input_grad[1]:
+            of_weight = differentiate(gradient.float(), images.float(), weight, *ctx.geometry, [False, True, False])[1]
+        return of_images, of_weight, None, None, None

@@ -1,0 +1,131 @@
+"""The encoder: a timm trunk that gives one embedding an image and one feature a patch. Training and export share it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+from timm.layers import set_fused_attn
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orinspect_edge_runtime.errors import ConfigError
+
+# Patches come from stages of stride 8 and 16, the embedding from stride 32 (feature stages of timm, shallow to deep).
+PATCH_LAYERS = (2, 3)
+EMBEDDING_LAYER = 4
+# Keeps the gradient of the standard deviation finite where a channel is constant; far below any real feature's variance.
+VARIANCE_FLOOR = 1e-6
+
+
+class Encoder(nn.Module):
+    """Embedding and patch features of normalised images.
+
+    name: of a timm model that gives feature stages. layers: the stages the patches are made of, shallow to deep.
+    embedding_layer: the stage that is pooled. Raises ConfigError when timm has no such model, or it has no such stage.
+    """
+
+    def __init__(
+        self, name: str, layers: tuple[int, ...] = PATCH_LAYERS, embedding_layer: int = EMBEDDING_LAYER
+    ) -> None:
+        super().__init__()
+        self.name, self.layers, self.embedding_layer = name, tuple(layers), embedding_layer
+        self.trunk = _open_trunk(name, (*layers, embedding_layer))
+        self.reductions: tuple[int, ...] = tuple(self.trunk.feature_info.reduction())
+        self.channels: tuple[int, ...] = tuple(self.trunk.feature_info.channels())
+
+    @property
+    def patch_dim(self) -> int:
+        """Length D of a patch feature."""
+        return sum(self.channels[layer] for layer in self.layers)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Length E of the embedding: mean, maximum and standard deviation of the embedding layer's channels."""
+        return 3 * self.channels[self.embedding_layer]
+
+    @property
+    def stride(self) -> int:
+        """Pixels a side of one patch: the stride of the deepest layer of the patches."""
+        return self.reductions[self.layers[-1]]
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches for an image of that size, pixels."""
+        return height // self.stride, width // self.stride
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """Feature maps of every stage, [B, C_i, H/stride_i, W/stride_i], of normalised float [B, 3, H, W]."""
+        maps: list[Tensor] = self.trunk(images)
+        return maps
+
+    def pool_embedding(self, stages: list[Tensor]) -> Tensor:
+        """float [B, E]: mean, maximum and standard deviation over space of the embedding layer."""
+        deep = stages[self.embedding_layer].flatten(2)
+        mean = deep.mean(2)
+        variance = (deep - mean.unsqueeze(2)).square().mean(2)
+        return torch.cat([mean, deep.amax(2), (variance + VARIANCE_FLOOR).sqrt()], 1)
+
+    def patch_map(self, stages: list[Tensor]) -> Tensor:
+        """float [B, D, rows, columns]: the layers of the patches on the grid of the deepest, by max pooling.
+
+        Each patch is then the mean of its 3x3 neighbourhood (Roth et al. 2022, section 3.1).
+        """
+        maps = [self._to_grid(stages[layer], layer) for layer in self.layers]
+        return functional.avg_pool2d(torch.cat(maps, 1), 3, stride=1, padding=1, count_include_pad=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Embedding [B, E] and patches [B, rows * columns, D], row by row, of normalised float [B, 3, H, W]."""
+        stages = self.stages(images)
+        return self.pool_embedding(stages), self.patch_map(stages).flatten(2).transpose(1, 2)
+
+    def _to_grid(self, stage: Tensor, layer: int) -> Tensor:
+        factor = self.stride // self.reductions[layer]
+        return stage if factor == 1 else functional.max_pool2d(stage, factor)
+
+
+def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, for pixels in 0..1, that timm states for a model."""
+    stated: Any = timm.get_pretrained_cfg(name)
+    if stated is None:
+        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    return tuple(map(float, stated.mean)), tuple(map(float, stated.std))
+
+
+def freeze_stages(encoder: Encoder, count: int) -> None:
+    """Stop training everything up to and including the `count` shallowest feature stages (0: train all)."""
+    if count == 0:
+        return
+    last = str(encoder.trunk.feature_info.module_name()[count - 1])
+    prefixes = (last + ".", last.replace(".", "_") + ".")
+    parameters = list(encoder.trunk.named_parameters())
+    ends = [index for index, (name, _) in enumerate(parameters) if name.startswith(prefixes)]
+    # timm lists parameters in the order of the forward pass; a stage without any (an activation) ends where it starts.
+    for _, parameter in parameters[: (ends[-1] + 1 if ends else 0)]:
+        parameter.requires_grad_(False)
+
+
+def _open_trunk(name: str, needed: tuple[int, ...]) -> Any:
+    if name not in timm.list_models():
+        raise ConfigError(f"timm has no encoder {name!r}{_nearest(name)}")
+    # Fused attention has no ONNX form; trunks with attention must train as they will be exported.
+    set_fused_attn(False)
+    try:
+        trunk = timm.create_model(name, pretrained=False, features_only=True)
+    except (RuntimeError, AttributeError, TypeError, NotImplementedError) as error:
+        raise ConfigError(
+            f"the encoder {name!r} gives no feature stages ({error}); use tf_efficientnet_lite0"
+        ) from error
+    stages = len(trunk.feature_info.reduction())
+    if max(needed) >= stages:
+        raise ConfigError(
+            f"the encoder {name!r} has {stages} feature stages, numbered from 0; {max(needed)} is not one"
+        )
+    return trunk
+
+
+def _nearest(name: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, timm.list_models(), 1)
+    return f": did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,75 @@
+"""Tell drawn defects from clean images, in the image and in every patch.
+
+The family of CutPaste (Li et al. 2021, arXiv 2104.04015), NSA (Schlüter et al. 2022, arXiv 2109.15222) and DRAEM
+(Zavrtanik et al. 2021, arXiv 2108.07610), with defects that resemble those of parts (cracks, spots, strips, pasted
+pieces). The heads are dropped: scored by them, real defects were found less often than by the distance to good images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orinspect_train.augment import flip, flips, jitter
+from orinspect_train.defects import draw_defect, patch_labels
+from orinspect_train.encoder import Encoder
+from orinspect_train.methods import Batch, Method
+
+# Few patches of an image are defective.
+PATCH_POSITIVE_WEIGHT = 4.0
+
+
+class Heads(nn.Module):
+    """One linear map of the embedding to an image logit, one of each patch feature to a patch logit."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        # Features of a pretrained trunk differ in scale by channel: without this the first steps are lost on it.
+        self.image_norm = nn.LayerNorm(encoder.embedding_dim)
+        self.image = nn.Linear(encoder.embedding_dim, 1)
+        self.patch_norm = nn.LayerNorm(encoder.patch_dim)
+        self.patch = nn.Linear(encoder.patch_dim, 1)
+
+    def forward(self, embedding: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B] and [B, P]."""
+        image = self.image(self.image_norm(embedding)).squeeze(1)
+        return image, self.patch(self.patch_norm(patches)).squeeze(2)
+
+
+def open_method(encoder: Encoder, size: int, gray: bool) -> Method:
+    """The method for an encoder and square images of `size` pixels."""
+    heads = Heads(encoder)
+    render_batch = partial(render, grid=encoder.grid(size, size), gray=gray)
+
+    def loss(normalise: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+        embedding, patches = encoder(normalise(batch["images"]))
+        embedding, patches = embedding.float(), patches.float()
+        image, patch = heads(embedding, patches)
+        weight = torch.tensor(PATCH_POSITIVE_WEIGHT, device=patch.device)
+        of_images = functional.binary_cross_entropy_with_logits(image, batch["defective"])
+        of_patches = functional.binary_cross_entropy_with_logits(patch, batch["patches"], pos_weight=weight)
+        return of_images + of_patches, embedding
+
+    return Method(render_batch, heads, loss)
+
+
+def render(pixels: NDArray[np.uint8], rng: np.random.Generator, grid: tuple[int, int], gray: bool) -> Batch:
+    """Draw a defect on the first half of the images, then flip and jitter all of them.
+
+    Gives `images` uint8 [B, H, W, 3], `defective` float32 [B] and `patches` float32 [B, rows * columns].
+    """
+    batch, height, width = pixels.shape[:3]
+    images, masks = np.empty_like(pixels), np.zeros((batch, height, width), np.bool_)
+    for index, choice in enumerate(flips(batch, rng)):
+        image, mask = pixels[index], masks[index]
+        if index < batch // 2:
+            image, mask = draw_defect(image, pixels[(index + 1) % batch], rng)
+        images[index], masks[index] = flip(image, choice), flip(mask, choice)
+    labels = patch_labels(masks, *grid).reshape(batch, -1)
+    return {"images": jitter(images, rng, gray=gray), "defective": labels.max(axis=1), "patches": labels}

@@ -1,0 +1,196 @@
+"""The training loop: a LightningModule for a method, and the callback that logs, checks, saves and keeps the time."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from orinspect_train import metrics_log
+from orinspect_train.augment import normalise
+from orinspect_train.batches import Batches
+from orinspect_train.checkpoint import Checkpoint, Plan, write_checkpoint
+from orinspect_train.config import PretrainConfig
+from orinspect_train.depthwise import Float32WeightGradient
+from orinspect_train.encoder import Encoder, normalisation
+from orinspect_train.health import Watch, examine
+from orinspect_train.methods import Batch, Method
+from orinspect_train.run import CHECKPOINT, METRICS
+
+LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
+# No more of a short run than this goes into warming up.
+MOST_WARMUP = 0.2
+Report = Callable[[float, str], None]
+
+
+class Pretraining(pl.LightningModule):
+    """An encoder under a method: the loss of a batch, and the optimiser of the configuration."""
+
+    def __init__(
+        self, encoder: Encoder, method: Method, config: PretrainConfig, steps: int, first_step: int = 0
+    ) -> None:
+        super().__init__()
+        self.encoder, self.heads, self.method, self.config = encoder, method.heads, method, config
+        self.steps, self.first_step = steps, first_step
+        self.optimizer_state: dict[str, Any] | None = None
+        mean, std = normalisation(encoder.name)
+        # Not part of the state: they follow from the encoder's name.
+        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std), persistent=False)
+
+    def train(self, mode: bool = True) -> Pretraining:
+        """Training mode, but for batch norms whose statistics are frozen: those of few images would be worse."""
+        super().train(mode)
+        if self.config.batch_norm == "frozen":
+            for module in self.encoder.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Normalised float [B, 3, H, W] of uint8 [B, H, W, 3]."""
+        return normalise(pixels, self.mean, self.std)
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Embeddings float [B, E] of uint8 [B, H, W, 3]."""
+        return self.encoder.pool_embedding(self.encoder.stages(self.normalise(pixels.to(self.device))))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """The loss, and the embeddings for the signs of collapse."""
+        faster = Float32WeightGradient() if torch.is_autocast_enabled("cpu") else contextlib.nullcontext()
+        with faster:
+            loss, embeddings = self.method.loss(self.normalise, batch)
+        return {"loss": loss, "embeddings": embeddings.detach()}
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with one rate for the encoder and one for the heads, a linear warm-up and a cosine to zero."""
+        groups = [
+            {"params": _trained(self.encoder), "lr": self.config.learning_rate},
+            {"params": _trained(self.heads), "lr": self.config.head_learning_rate},
+        ]
+        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=self.config.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate_at(self.first_step + step))
+        if self.optimizer_state is not None:
+            rates = [group["lr"] for group in optimizer.param_groups]
+            optimizer.load_state_dict(self.optimizer_state)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def rate_at(self, step: int) -> float:
+        """Share of the learning rate in step number `step`, counted from 0."""
+        warmup = min(self.config.warmup_steps, int(MOST_WARMUP * self.steps))
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(self.steps - warmup, 1)))
+
+
+@dataclass
+class Keeper(pl.Callback):
+    """After each step: check the loss; at intervals, log a row, check the health, save a checkpoint; stop at the deadline.
+
+    deadline: on time.monotonic(), seconds; infinite for a run by epochs. first_seconds: spent before it was resumed.
+    """
+
+    run: Path
+    plan: Plan
+    config: PretrainConfig
+    deadline: float = math.inf
+    first_seconds: float = 0.0
+    report: Report | None = None
+
+    def __post_init__(self) -> None:
+        self.started = time.monotonic()
+        self.watch = Watch(grace_steps=min(self.config.warmup_steps, self.plan.steps // 2))
+        self.stopped_early = False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The clock starts with the first step."""
+        self.started = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Pretraining, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Called by the trainer after each step."""
+        step = pl_module.first_step + trainer.global_step
+        is_last = step >= self.plan.steps
+        loss = float(outputs["loss"])
+        self.watch.check_loss(step, loss)
+        if step % self.config.log_every == 0 or is_last:
+            self._log(trainer, pl_module, step, loss, outputs["embeddings"])
+        if not is_last and time.monotonic() > self.deadline:
+            self.stopped_early = trainer.should_stop = True
+        if step % self.config.checkpoint_every == 0 or is_last or self.stopped_early:
+            self._save(trainer, pl_module, step)
+
+    @property
+    def seconds(self) -> float:
+        """Spent on all steps so far."""
+        return self.first_seconds + time.monotonic() - self.started
+
+    def _log(self, trainer: pl.Trainer, module: Pretraining, step: int, loss: float, embeddings: Tensor) -> None:
+        health = examine(embeddings)
+        seen = step * self.plan.batch_size * self.plan.devices
+        rate = module.config.learning_rate * module.rate_at(step - 1)
+        row = metrics_log.Row(
+            step, round(self.seconds, 3), seen, loss, health.embedding_std, health.effective_rank, rate
+        )
+        if trainer.is_global_zero:
+            metrics_log.append(self.run / METRICS, row)
+            if self.report is not None:
+                self.report(step / self.plan.steps, describe(row))
+        self.watch.check_health(step, health)
+
+    def _save(self, trainer: pl.Trainer, module: Pretraining, step: int) -> None:
+        if trainer.is_global_zero:
+            (optimizer,) = trainer.optimizers
+            state = Checkpoint(self.plan, step, self.seconds, module.state_dict(), optimizer.state_dict())
+            write_checkpoint(self.run / CHECKPOINT, state)
+
+
+def describe(row: metrics_log.Row) -> str:
+    """The progress line: loss and signs of collapse."""
+    return (
+        f"step {row.step}  loss {row.loss:.3f}  embedding_std {row.embedding_std:.2f}  "
+        f"effective_rank {row.effective_rank:.1f}"
+    )
+
+
+def train(module: Pretraining, pixels: Any, keeper: Keeper, *, accelerator: str) -> None:
+    """Run the steps from `module.first_step` to the end of the plan. pixels: uint8 [N, H, W, 3].
+
+    Raises CheckFailed when the encoder collapses or the loss is no number.
+    """
+    plan, config = keeper.plan, keeper.config
+    # Over several devices each takes every n-th batch.
+    first, last = module.first_step * plan.devices, plan.steps * plan.devices
+    batches = Batches(
+        pixels, module.method.render, batch_size=plan.batch_size, seed=config.seed, first=first, last=last
+    )
+    trainer = pl.Trainer(
+        accelerator=accelerator,
+        devices=plan.devices,
+        strategy="ddp_spawn" if plan.devices > 1 else "auto",
+        precision=LIGHTNING_PRECISION[plan.precision],  # type: ignore[arg-type]
+        max_steps=plan.steps - module.first_step,
+        max_epochs=-1,
+        callbacks=[keeper],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module.to(memory_format=torch.channels_last)
+    trainer.fit(module, batches.loader(config.workers))
+
+
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]

@@ -16,7 +16,9 @@ PATH = click.Path(path_type=Path)
 bundle_argument = click.argument("bundle", type=PATH)
 recipe_option = click.option("--recipe", help="Recipe to use; not needed when the bundle has only one.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
-threads_option = click.option("--threads", type=click.IntRange(0, 1024), default=0, show_default=True, help="CPU threads; 0: all cores.")
+threads_option = click.option(
+    "--threads", type=click.IntRange(0, 1024), default=0, show_default=True, help="CPU threads; 0: all cores."
+)
 
 
 def _print_json(value: Any) -> None:
@@ -34,7 +36,13 @@ def _print_json(value: Any) -> None:
 @click.option(
     "--false-alarm", default=0.01, show_default=True, help="Share of good images allowed above the threshold."
 )
-@click.option("--groups", type=click.IntRange(0, 64), default=0, show_default=True, help="Kinds of good image to tell apart; 0: found by itself.")
+@click.option(
+    "--groups",
+    type=click.IntRange(0, 64),
+    default=0,
+    show_default=True,
+    help="Kinds of good image to tell apart; 0: found by itself.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @json_option
 def fit(bundle: Path, normal_dir: Path, recipe: str, as_json: bool, **options: Any) -> None:

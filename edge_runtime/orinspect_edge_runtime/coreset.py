@@ -48,9 +48,9 @@ def greedy_k_centre(
 ) -> Coreset:
     """Pick `count` of `points`, float32 [n, D] with n >= count >= 1.
 
-    first: the row to begin with, else one drawn from `seed`. progress: called with the share done. Points far
-    from the origin lose precision, so pass centred ones. Working memory beside the points: 20 bytes x n, plus
-    BLOCK_BYTES, plus POOL x (POOL + 2 D) x 4 bytes (0.6 MB at D = 152). Raises InputError for a count or a first row
+    first: the row to begin with, else one drawn from `seed`. progress: called with the share done. Points far from the
+    origin lose precision, so pass centred ones. Working memory beside the points is at most 20 bytes x n, twice
+    BLOCK_BYTES and POOL x (4 POOL + 2 D) x 4 bytes (1.4 MB at D = 152). Raises InputError for a count or a first row
     out of range, and for values that are not finite.
     """
     points, first = _checked(points, count, first, seed)

@@ -7,6 +7,7 @@ with Detector.load("bundle") as detector:
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from orinspect_edge_runtime.backends import Backend, T, open_backend
 from orinspect_edge_runtime.bundle import Bundle
-from orinspect_edge_runtime.errors import RecipeError
+from orinspect_edge_runtime.errors import CheckFailed, RecipeError
 from orinspect_edge_runtime.features import Features, assign_groups, score_features
 from orinspect_edge_runtime.heads import head_inputs, neutral_inputs
 from orinspect_edge_runtime.preprocess import Frame, fit_to_model, frame_of_array, read_frame
@@ -94,6 +95,9 @@ class Detector:
         start = time.perf_counter()
         outputs = self._backend.run(fit_to_model(frame.pixels, self._preprocess)[None])
         score, group, anomaly_map = self._score(outputs)
+        if not math.isfinite(score):
+            # Compared with a threshold it would pass for a good part.
+            raise CheckFailed(f"{frame.source}: {self.description} gave no number as its score; use another precision")
         return Verdict(
             score=score,
             threshold=self.recipe.threshold,

@@ -79,7 +79,7 @@ def fit_recipe(
         group_sizes=tuple(int(n) for n in np.bincount(fitted.groups.labels, minlength=fitted.groups.count)),
         threshold=fitted.threshold.value,
         false_alarm=options.false_alarm,
-        false_alarm_note=fitted.threshold.note,
+        false_alarm_note=f"{fitted.threshold.note}; cross-fitted in {FOLDS} parts, so approximate",
         seed=options.seed,
         created_with=f"orinspect {version('orinspect')}",
         arrays=fitted.arrays,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orinspect_edge_runtime import metrics
-from orinspect_edge_runtime.backends import open_backend
+from orinspect_edge_runtime.backends import Backend, open_backend
 from orinspect_edge_runtime.bundle import GOLDEN, Bundle
 from orinspect_edge_runtime.errors import BundleError
 from orinspect_edge_runtime.manifest import GraphSpec
@@ -53,8 +53,13 @@ def head_arrays(golden: Arrays, head: str) -> Arrays:
 def replay(bundle: Bundle, spec: GraphSpec, golden: Arrays, backend: str = "onnxruntime") -> Replay:
     """Run one graph on the golden frames with the golden head inputs and compare."""
     with open_backend(bundle.read(spec.file), spec, name=backend) as opened:
-        opened.set_inputs(head_arrays(golden, spec.head))
-        outputs = [opened.run(frame[None]) for frame in golden["frames"]]
+        return compare(opened, spec, golden)
+
+
+def compare(opened: Backend, spec: GraphSpec, golden: Arrays) -> Replay:
+    """How an opened backend reproduces golden."""
+    opened.set_inputs(head_arrays(golden, spec.head))
+    outputs = [opened.run(frame[None]) for frame in np.asarray(golden["frames"], np.uint8)]
     embedding = np.concatenate([output["embedding"] for output in outputs])
     score = np.concatenate([output["score"] for output in outputs])
     cosine = least_cosine(embedding, golden["embedding"])

@@ -123,7 +123,7 @@ def from_bytes(content: bytes, where: str) -> Manifest:
         )
     digest = body.pop("digest", None)
     try:
-        manifest = _build(Manifest, body)
+        manifest: Manifest = _build(Manifest, body)
         is_intact = digest == _digest(body) and to_bytes(manifest) == content
     except (TypeError, ValueError, KeyError, RecursionError, ConfigError) as error:
         raise BundleError(f"{where}: damaged ({error}); copy the bundle again") from error

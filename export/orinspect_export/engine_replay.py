@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from orinspect_edge_runtime.backends.tensorrt import TensorRTBackend
-
 from orinspect_edge_runtime import golden
+from orinspect_edge_runtime.backends.tensorrt import TensorRTBackend
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.engine import Engine
 from orinspect_edge_runtime.golden import Replay

@@ -30,6 +30,7 @@ head_logits = Add(head_product, group_bias)
 head_largest = ReduceMax <axes = [1], keepdims = 1> (head_logits)
 head_equal = GreaterOrEqual(head_logits, head_largest)
 head_onehot = Cast <to = 1> (head_equal)
+head_ones = ReduceMax <axes = [1], keepdims = 1> (head_onehot)
 """
 
 # The row of ones comes from onehot, and the sum with zeros repeats it for every patch, so no shape is computed.
@@ -37,7 +38,6 @@ _PATCHCORE = """
 head_centred = Sub(patches, patch_mean)
 head_z = MatMul(head_centred, patch_projection)
 head_twice = Add(head_z, head_z)
-head_ones = ReduceMax <axes = [1], keepdims = 1> (head_onehot)
 head_tail = Concat <axis = 1> (head_ones, head_onehot)
 head_tail_row = Unsqueeze(head_tail, head_axis_1)
 head_tails = Add(head_tail_row, head_zero_column)
@@ -67,11 +67,13 @@ head_own = Mul(head_by_image, head_onehot_row)
 head_distance = ReduceSum <keepdims = 0> (head_own, head_axis_2)
 """
 
+# An embedding that is not a number belongs to no group: 0 / 0 then makes the score one as well, and not a harmless 0.
 _SCORE = """
 head_offsets = Mul(head_onehot, score_offset)
 head_offset = ReduceSum <keepdims = 1> (head_offsets, head_axis_1)
 head_scales = Mul(head_onehot, score_scale)
-head_scale = ReduceSum <keepdims = 1> (head_scales, head_axis_1)
+head_own_scale = ReduceSum <keepdims = 1> (head_scales, head_axis_1)
+head_scale = Div(head_own_scale, head_ones)
 head_above = Sub(head_distance, head_offset)
 head_scores = Mul(head_above, head_scale)
 score = ReduceMax <axes = [1], keepdims = 0> (head_scores)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -72,6 +74,15 @@ def test_blocks_do_not_change_the_picks(monkeypatch: pytest.MonkeyPatch) -> None
     whole = greedy_k_centre(points, 150, first=0)
     monkeypatch.setattr(coreset, "BLOCK_BYTES", 4096)
     assert greedy_k_centre(points, 150, first=0).indices.tolist() == whole.indices.tolist()
+
+
+def test_memory_is_as_stated() -> None:
+    points = np.random.default_rng(5).standard_normal((20_000, 32)).astype(np.float32)
+    tracemalloc.start()
+    greedy_k_centre(points, 300, first=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * 20_000 + 2 * coreset.BLOCK_BYTES + 4 * coreset.POOL * (4 * coreset.POOL + 2 * 32)
 
 
 def test_progress_rises_to_one() -> None:

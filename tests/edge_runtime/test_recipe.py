@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
@@ -67,6 +67,7 @@ def refused(content: bytes) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
+@settings(max_examples=60)
 @given(RECIPES)
 def test_round_trip(recipe: Recipe) -> None:
     content = to_bytes(recipe)

@@ -103,9 +103,7 @@ def test_under_a_real_memory_limit_a_smaller_attempt_succeeds(build: Any, monkey
         ("fake_tensorrt.too_old", "TensorRT 8.5.2 is too old: orinspect needs 10.3 or newer"),
     ],
 )
-def test_a_missing_or_old_tensorrt_is_told_at_once(
-    real_bundle: Path, tmp_path: Path, library: str, told: str
-) -> None:
+def test_a_missing_or_old_tensorrt_is_told_at_once(real_bundle: Path, tmp_path: Path, library: str, told: str) -> None:
     bundle = Bundle.open(real_bundle)
     spec = bundle.manifest.graphs[0]
     options = BuildOptions(spec.inputs, profiles.ranges_for(), LADDER[0])
@@ -128,7 +126,9 @@ with engines.new_engine(pathlib.Path({str(tmp_path)!r}), spec) as folder:
     build_process.build_in_process(folder, {RECORDER!r}, bundle.read(spec.file), options, [options.effort], print)
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "RECORDED_FATE": "sleep"}
-    parent = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
     assert list((tmp_path / "engines").iterdir()), "the half-built engine lies under a temporary name"
@@ -140,7 +140,9 @@ with engines.new_engine(pathlib.Path({str(tmp_path)!r}), spec) as folder:
 
 
 def test_the_builder_ends_with_its_parent(real_bundle: Path, tmp_path: Path) -> None:
-    build_process.write_request(tmp_path, RECORDER, Bundle.open(real_bundle).read("graphs/patchcore-fp32.onnx"), OPTIONS)
+    build_process.write_request(
+        tmp_path, RECORDER, Bundle.open(real_bundle).read("graphs/patchcore-fp32.onnx"), OPTIONS
+    )
     code = f"""
 import subprocess, sys, time
 worker = subprocess.Popen([sys.executable, "-m", {build_process.WORKER!r}, {str(tmp_path)!r}], start_new_session=True)

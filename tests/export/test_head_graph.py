@@ -133,6 +133,16 @@ def test_the_group_decides_the_distance(head: str, encoder: Any, run_graph: Call
 
 
 @pytest.mark.parametrize("head", HEADS)
+def test_an_embedding_that_is_no_number_gives_no_score(head: str, encoder: Any, run_graph: Callable[..., Any]) -> None:
+    rng = np.random.default_rng(2)
+    frames = rng.integers(0, 256, (1, 32, 64, 3), dtype=np.uint8)
+    arrays = head_arrays(head, 2, 8, rng) | {"group_mean": np.full(DIM, np.nan, np.float32)}
+    outputs = run_graph(attach_head(encoder, head, SPEC, PREPROCESS), frames=frames, **arrays)
+    assert np.isnan(outputs["score"]).all()
+    assert np.isnan(outputs["anomaly_map"]).all()
+
+
+@pytest.mark.parametrize("head", HEADS)
 def test_no_recipe_runs_as_well(head: str, encoder: Any, run_graph: Callable[..., Any]) -> None:
     frames = np.full((2, 32, 64, 3), 7, np.uint8)
     outputs = run_graph(attach_head(encoder, head, SPEC, PREPROCESS), frames=frames, **neutral_inputs(head, SPEC))

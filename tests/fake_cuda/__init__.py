@@ -40,6 +40,7 @@ class FakeDriver:
         self._library = ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
         for name in ("fake_live", "fake_used", "fake_all_calls", "fake_calls"):
             getattr(self._library, name).restype = ctypes.c_long
+        self._library.fake_failed.restype = ctypes.c_char_p
         self._library.fake_reachable.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
         self._library.cuLaunchHostFunc.argtypes = [ctypes.c_void_p] * 3
 
@@ -71,6 +72,14 @@ class FakeDriver:
     def fail(self, nth: int, name: str = "", code: int = OUT_OF_MEMORY) -> None:
         """The nth call from now (of one function, or of any) fails; 0: none."""
         self._library.fake_fail(name.encode(), ctypes.c_long(nth), code)
+
+    def failed(self) -> str:
+        """The function that failed on demand since the last `fail`."""
+        return str(self._library.fake_failed().decode())
+
+    def forget(self) -> None:
+        """Free everything that is left."""
+        self._library.fake_forget()
 
     def set_capacity(self, bytes_: int) -> None:
         """Memory of the device."""

@@ -19,7 +19,7 @@ typedef uintptr_t CUdeviceptr;
 typedef void (*CUhostFn)(void *);
 enum { OK = 0, BAD_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, NO_DEVICE = 100, INVALID_DEVICE = 101,
        INVALID_CONTEXT = 201, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_SUPPORTED = 801, CAPTURE_UNSUPPORTED = 900 };
-enum { DEVICE_MEMORY, HOST_MEMORY, STREAMS, EVENTS, GRAPHS, CONTEXTS, KINDS };
+enum { DEVICE_MEMORY, HOST_MEMORY, STREAMS, EVENTS, GRAPHS, CONTEXTS /* last */, KINDS };
 #define CONTEXT_MAGIC 0x37c7
 #define DEEPEST 64
 #define MOST_NAMES 256
@@ -42,6 +42,7 @@ static struct { const char *name; long calls; } names[MOST_NAMES];
 static long all_calls, fail_at;
 static char fail_name[64];
 static int fail_code;
+static const char *failed = "";
 
 /* ---- control, for the tests ---- */
 long fake_live(int kind) { return live[kind]; }
@@ -57,7 +58,10 @@ void fake_fail(const char *name, long n, int code) {
   snprintf(fail_name, sizeof fail_name, "%s", name);
   fail_at = n;
   fail_code = code;
+  failed = "";
 }
+/* The function that failed on demand; empty when none has. */
+const char *fake_failed(void) { return failed; }
 
 /* Every function of the API begins here: counts, fails on demand, checks that the process is initialised. */
 static CUresult enter(const char *name, int needs_init, int needs_context) {
@@ -68,7 +72,7 @@ static CUresult enter(const char *name, int needs_init, int needs_context) {
   while (i < MOST_NAMES - 1 && names[i].name && names[i].name != name) i++;
   names[i].name = name;
   names[i].calls++;
-  if (fail_at > 0 && (!fail_name[0] || !strcmp(fail_name, name)) && --fail_at == 0) result = fail_code;
+  if (fail_at > 0 && (!fail_name[0] || !strcmp(fail_name, name)) && --fail_at == 0) { result = fail_code; failed = name; }
   pthread_mutex_unlock(&lock);
   if (result) return result;
   if (needs_init && owner != getpid()) return NOT_INITIALIZED;
@@ -193,6 +197,14 @@ CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *out, void *p, unsigned flags)
 }
 CUresult cuMemGetInfo_v2(size_t *free_, size_t *total) { ENTER(1, 1); *free_ = capacity - used; *total = capacity; return OK; }
 
+/* Free what is left of a test that made freeing fail. */
+void fake_forget(void) {
+  for (Block *b = blocks, *next; b; b = next) { next = b->next; free(b->address); free(b); }
+  blocks = NULL;
+  used = 0;
+  memset(live, 0, sizeof live - sizeof live[CONTEXTS]);
+}
+
 /* ---- streams, copies, graphs ---- */
 static int is_stream(const Stream *s) { return s && s->magic == STREAMS; }
 static CUresult submit(Stream *s, Op op) {
@@ -225,6 +237,25 @@ CUresult cuStreamDestroy_v2(Stream *s) {
 }
 CUresult cuStreamSynchronize(Stream *s) { ENTER(1, 1); if (!is_stream(s)) return INVALID_HANDLE; return s->capture ? CAPTURE_UNSUPPORTED : OK; }
 CUresult cuStreamQuery(Stream *s) { ENTER(1, 1); return is_stream(s) ? OK : INVALID_HANDLE; }
+CUresult cuEventCreate(int **event, unsigned flags) {
+  ENTER(1, 1);
+  (void)flags;
+  *event = malloc(sizeof **event);
+  **event = EVENTS;
+  count(EVENTS, 1);
+  return OK;
+}
+static int is_event(const int *event) { return event && *event == EVENTS; }
+CUresult cuEventRecord(int *event, Stream *s) { ENTER(1, 1); return is_event(event) && is_stream(s) ? OK : INVALID_HANDLE; }
+CUresult cuEventSynchronize(int *event) { ENTER(1, 1); return is_event(event) ? OK : INVALID_HANDLE; }
+CUresult cuEventDestroy_v2(int *event) {
+  ENTER(1, 1);
+  if (!is_event(event)) return INVALID_HANDLE;
+  *event = 0;
+  free(event);
+  count(EVENTS, -1);
+  return OK;
+}
 static CUresult copy(void *to, const void *from, size_t bytes, Stream *s, const void *on_device) {
   if (s && !is_stream(s)) return INVALID_HANDLE;
   if (!reachable(on_device, bytes)) return BAD_VALUE;

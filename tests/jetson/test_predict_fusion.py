@@ -65,7 +65,12 @@ def attention(values_first: bool) -> tuple[list[Node], dict[str, tuple[int, ...]
     rows = (1, heads, length, key)
     shapes = {"x": rows, "t": (1, heads, key, length), "s": (1, heads, length, length), "p": (1, heads, length, length)}
     out = (1, heads, key, length) if values_first else rows
-    nodes = [node("Transpose", "x", "t"), node("MatMul", "x t", "s"), node("Mul", "s w", "s2"), node("Softmax", "s2", "p")]
+    nodes = [
+        node("Transpose", "x", "t"),
+        node("MatMul", "x t", "s"),
+        node("Mul", "s w", "s2"),
+        node("Softmax", "s2", "p"),
+    ]
     last = node("MatMul", "t p", "y") if values_first else node("MatMul", "p x", "y")
     return [*nodes, last], {**shapes, "s2": shapes["s"], "w": (), "y": out}
 

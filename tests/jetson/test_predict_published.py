@@ -47,10 +47,14 @@ def test_audit_names_the_rows_of_another_mode_and_of_other_work() -> None:
     assert not [f for f in found.values() if f.verdict == TOO_FAST and f is not moved]
 
 
-@pytest.mark.parametrize(("family", "true", "label"), [("YOLO11", "MAXN_SUPER", "15W"), ("YOLO26", "MAXN_SUPER", "15W")])
+@pytest.mark.parametrize(
+    ("family", "true", "label"), [("YOLO11", "MAXN_SUPER", "15W"), ("YOLO26", "MAXN_SUPER", "15W")]
+)
 def test_audit_finds_a_label_that_was_swapped(sound: list[Row], family: str, true: str, label: str) -> None:
     swapped = [
-        dataclasses.replace(row, mode=label) if (row.family, row.device, row.mode) == (family, "orin-nano-8", true) else row
+        dataclasses.replace(row, mode=label)
+        if (row.family, row.device, row.mode) == (family, "orin-nano-8", true)
+        else row
         for row in sound
     ]
     found = [f for f in audit(swapped) if f.verdict == TOO_FAST and f.family == family]

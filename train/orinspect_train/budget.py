@@ -1,4 +1,4 @@
-"""How many steps fit: a short probe measures the seconds a step, in each precision, on copies of the model."""
+"""How many steps fit: a short probe measures the seconds a step, in each precision; the model is left as it was."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Speed:
 
 
 def probe_speed(module: Pretraining, pixels: NDArray[np.uint8], config: PretrainConfig, device: torch.device) -> Speed:
-    """Time rendering and training steps on copies of `module`; its weights and the random state stay as they are."""
+    """Time rendering and training steps; the weights and the random state stay as they are."""
     batch_size = min(PROBE_BATCH, config.batch_size)
     batches = Batches(pixels, module.method.render, batch_size=batch_size, seed=config.seed, first=0, last=1)
     start = time.perf_counter()
@@ -65,7 +65,6 @@ def epoch_steps(images: int, batch_size: int, devices: int, epochs: int) -> int:
 
 def _time_steps(module: Pretraining, batch: dict[str, Any], precision: str, device: torch.device) -> float:
     """Seconds of forward and backward pass, the better of some, after one to warm up."""
-    # The gradients stay on the parameters, so they are dropped; nothing else of the module changes.
     state = copy.deepcopy(module.state_dict())
     module.to(device=device, memory_format=torch.channels_last).train()
     seconds = []
@@ -73,7 +72,7 @@ def _time_steps(module: Pretraining, batch: dict[str, Any], precision: str, devi
         start = time.perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             loss = module.training_step(batch, 0)["loss"]
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)

@@ -78,7 +78,7 @@ def cut_paste(image: Pixels, other: Pixels, rng: Rng) -> Layer:
     height, width = image.shape[:2]
     tall, wide = (max(4, round(side * rng.uniform(0.08, 0.35))) for side in (height, width))
     source = other if rng.random() < 0.5 else image
-    turned = np.rot90(source, rng.integers(1, 4)) if height == width else source[::-1, ::-1]
+    turned = np.rot90(source, int(rng.integers(1, 4))) if height == width else source[::-1, ::-1]
     top, left, row, column = (rng.integers(0, n) for n in (height - tall, width - wide, height - tall, width - wide))
     opacity, fill = np.zeros((height, width), np.float32), image.astype(np.float32)
     opacity[row : row + tall, column : column + wide] = 1.0
@@ -98,7 +98,7 @@ def patch_labels(masks: Mask, rows: int, columns: int) -> Floats:
     """float32 [B, rows, columns]: 1 where a patch holds a defective pixel, of masks bool [B, H, W]."""
     batch, height, width = masks.shape
     cells = masks.reshape(batch, rows, height // rows, columns, width // columns)
-    return cells.any(axis=(2, 4)).astype(np.float32)
+    return np.asarray(cells.any(axis=(2, 4)), np.float32)
 
 
 def _walk(start: NDArray[np.float64], heading: float, side: int, rng: Rng, reach: float) -> list[tuple[float, float]]:
@@ -121,14 +121,14 @@ def _shade(canvas: Image.Image, image: Pixels, rng: Rng, strength: float) -> Lay
     """Multiply what lies under the shape by 1 - strength (mostly), or move it as far towards white."""
     blur = float(rng.choice([0.0, 0.0, 1.0, 3.0]))
     soft = canvas.filter(ImageFilter.GaussianBlur(blur)) if blur else canvas
-    opacity = np.asarray(soft.reduce(SUPERSAMPLING), np.float32) / 255
+    opacity = np.asarray(soft.reduce(SUPERSAMPLING), np.float32) / np.float32(255)
     target = np.float32(0.0 if rng.random() < 0.85 else 255.0)
     fill = image.astype(np.float32)
-    return opacity, fill + (target - fill) * np.float32(strength)
+    return opacity, np.asarray(fill + (target - fill) * np.float32(strength), np.float32)
 
 
 def _opposite(image: Pixels) -> Floats:
-    return np.where(image > 127, np.float32(0), np.float32(255))
+    return np.asarray(np.where(image > 127, 0, 255), np.float32)
 
 
 def _binary(opacity: Floats) -> Floats:

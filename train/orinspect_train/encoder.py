@@ -15,7 +15,7 @@ from orinspect_edge_runtime.errors import ConfigError
 # Patches come from stages of stride 8 and 16, the embedding from stride 32 (feature stages of timm, shallow to deep).
 PATCH_LAYERS = (2, 3)
 EMBEDDING_LAYER = 4
-# Keeps the gradient of the standard deviation finite where a channel is constant; far below any real feature's variance.
+# Keeps the gradient of the standard deviation finite where a channel is constant; far below any feature's variance.
 VARIANCE_FLOOR = 1e-6
 
 
@@ -67,7 +67,7 @@ class Encoder(nn.Module):
         return torch.cat([mean, deep.amax(2), (variance + VARIANCE_FLOOR).sqrt()], 1)
 
     def patch_map(self, stages: list[Tensor]) -> Tensor:
-        """float [B, D, rows, columns]: the layers of the patches on the grid of the deepest, by max pooling.
+        """float [B, D, rows, columns]: the layers of the patches on the grid of the deepest, by averaging.
 
         Each patch is then the mean of its 3x3 neighbourhood (Roth et al. 2022, section 3.1).
         """
@@ -81,7 +81,7 @@ class Encoder(nn.Module):
 
     def _to_grid(self, stage: Tensor, layer: int) -> Tensor:
         factor = self.stride // self.reductions[layer]
-        return stage if factor == 1 else functional.max_pool2d(stage, factor)
+        return stage if factor == 1 else functional.avg_pool2d(stage, factor)
 
 
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

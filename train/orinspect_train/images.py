@@ -31,7 +31,7 @@ class ImageSet:
     @property
     def digest(self) -> str:
         """sha256 (hex) of all pixels in order: a resumed run must see the images it began with."""
-        return hashlib.sha256(np.ascontiguousarray(self.pixels)).hexdigest()
+        return hashlib.sha256(np.ascontiguousarray(self.pixels).data).hexdigest()
 
     def split(self, share: float, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Training and held-out images, in an order drawn by the seed; at least 2 are held out."""

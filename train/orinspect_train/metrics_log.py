@@ -6,6 +6,7 @@ import csv
 import io
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from orinspect_edge_runtime import durable
 
@@ -45,7 +46,8 @@ def read_log(path: Path) -> list[Row]:
     rows = []
     for values in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))):
         if all(values.get(name) for name in COLUMNS):
-            rows.append(Row(**{f.name: (int if f.type == "int" else float)(values[f.name]) for f in fields(Row)}))
+            numbers: dict[str, Any] = {f.name: (int if f.type == "int" else float)(values[f.name]) for f in fields(Row)}
+            rows.append(Row(**numbers))
     return rows
 
 

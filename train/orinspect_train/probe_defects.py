@@ -65,4 +65,4 @@ def _smooth(values: NDArray[np.float64], height: int, width: int) -> Floats:
 
 
 def _clip(values: NDArray[np.floating]) -> Pixels:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -57,7 +59,7 @@ class Pretraining(pl.LightningModule):
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Normalised float [B, 3, H, W] of uint8 [B, H, W, 3]."""
-        return normalise(pixels, self.mean, self.std)
+        return normalise(pixels, self.get_buffer("mean"), self.get_buffer("std"))
 
     def embed(self, pixels: Tensor) -> Tensor:
         """Embeddings float [B, E] of uint8 [B, H, W, 3]."""
@@ -117,19 +119,20 @@ class Keeper(pl.Callback):
         self.started = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: Pretraining, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Called by the trainer after each step."""
-        step = pl_module.first_step + trainer.global_step
+        module = cast(Pretraining, pl_module)
+        step = module.first_step + trainer.global_step
         is_last = step >= self.plan.steps
         loss = float(outputs["loss"])
         self.watch.check_loss(step, loss)
         if step % self.config.log_every == 0 or is_last:
-            self._log(trainer, pl_module, step, loss, outputs["embeddings"])
+            self._log(trainer, module, step, loss, outputs["embeddings"])
         if not is_last and time.monotonic() > self.deadline:
             self.stopped_early = trainer.should_stop = True
         if step % self.config.checkpoint_every == 0 or is_last or self.stopped_early:
-            self._save(trainer, pl_module, step)
+            self._save(trainer, module, step)
 
     @property
     def seconds(self) -> float:
@@ -167,7 +170,7 @@ def describe(row: metrics_log.Row) -> str:
 def train(module: Pretraining, pixels: Any, keeper: Keeper, *, accelerator: str) -> None:
     """Run the steps from `module.first_step` to the end of the plan. pixels: uint8 [N, H, W, 3].
 
-    Raises CheckFailed when the encoder collapses or the loss is no number.
+    Raises CheckFailed when the encoder collapses or the loss is no number, KeyboardInterrupt when it is interrupted.
     """
     plan, config = keeper.plan, keeper.config
     # Over several devices each takes every n-th batch.
@@ -175,21 +178,40 @@ def train(module: Pretraining, pixels: Any, keeper: Keeper, *, accelerator: str)
     batches = Batches(
         pixels, module.method.render, batch_size=plan.batch_size, seed=config.seed, first=first, last=last
     )
-    trainer = pl.Trainer(
-        accelerator=accelerator,
-        devices=plan.devices,
-        strategy="ddp_spawn" if plan.devices > 1 else "auto",
-        precision=LIGHTNING_PRECISION[plan.precision],  # type: ignore[arg-type]
-        max_steps=plan.steps - module.first_step,
-        max_epochs=-1,
-        callbacks=[keeper],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
     module.to(memory_format=torch.channels_last)
-    trainer.fit(module, batches.loader(config.workers))
+    try:
+        with _quiet():
+            trainer = pl.Trainer(
+                accelerator=accelerator,
+                devices=plan.devices,
+                strategy="ddp_spawn" if plan.devices > 1 else "auto",
+                precision=LIGHTNING_PRECISION[plan.precision],  # type: ignore[arg-type]
+                max_steps=plan.steps - module.first_step,
+                max_epochs=-1,
+                callbacks=[keeper],
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+            trainer.fit(module, batches.loader(config.workers))
+    except SystemExit as error:
+        # The trainer ends the process on ctrl-C, with the exit code that means a failed check here.
+        raise KeyboardInterrupt from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the trainer's notes on which devices there are and how it could be configured."""
+    log = logging.getLogger("pytorch_lightning")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _trained(module: nn.Module) -> list[nn.Parameter]:

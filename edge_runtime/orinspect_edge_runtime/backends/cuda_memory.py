@@ -66,10 +66,22 @@ class CudaMemory(Protocol):
         """Copy a contiguous array to the GPU; it is there when the call returns."""
 
     def copy_out(self, array: Bytes, memory: DeviceMemory) -> None:
-        """Queue a copy from the GPU into pinned memory; there after `synchronize`."""
+        """Queue a copy from the GPU into pinned memory; there once the work queued so far is done."""
+
+    def event(self) -> Any:
+        """A mark that can be put into the stream."""
+
+    def record(self, event: Any) -> None:
+        """Put the mark behind everything queued so far."""
+
+    def wait(self, event: Any) -> None:
+        """Wait until the stream has passed the mark."""
+
+    def free_event(self, event: Any) -> None:
+        """Free a mark."""
 
     def synchronize(self) -> None:
-        """Wait for the stream."""
+        """Wait for everything queued."""
 
     def capture(self, work: Callable[[], None]) -> Any:
         """Record what `work` queues on the stream as a CUDA graph."""
@@ -97,9 +109,7 @@ def out_of_memory(size: int, error: Exception) -> CudaError:
 
 def no_cuda(library: str, error: Exception) -> CudaError:
     """The error for a driver or device that is not there."""
-    return CudaError(
-        f"{library} finds no usable GPU ({error}): run  orinspect info,  or use the onnxruntime backend"
-    )
+    return CudaError(f"{library} finds no usable GPU ({error}): run  orinspect info,  or use the onnxruntime backend")
 
 
 def _open_pycuda() -> CudaMemory:

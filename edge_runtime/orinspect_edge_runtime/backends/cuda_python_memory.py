@@ -21,6 +21,7 @@ from orinspect_edge_runtime.backends.cuda_memory import (
 
 _HOST_ALLOC_DEVICEMAP = 0x02
 _STREAM_NON_BLOCKING = 0x01
+_EVENT_DISABLE_TIMING = 0x02
 
 
 class CudaPythonMemory:
@@ -57,11 +58,15 @@ class CudaPythonMemory:
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
         """Push the context, and pop it again whatever happens."""
-        self._call("cuCtxPushCurrent", self._context)
+        # Both are tried twice: an engine that cannot be entered cannot be freed, and a context that stays on the stack
+        # is in the way of whatever this thread does next.
+        if int(self._driver.cuCtxPushCurrent(self._context)[0]) != 0:
+            self._call("cuCtxPushCurrent", self._context)
         try:
             yield
         finally:
-            self._driver.cuCtxPopCurrent()
+            if int(self._driver.cuCtxPopCurrent()[0]) != 0:
+                self._driver.cuCtxPopCurrent()
 
     def device(self, size: int) -> DeviceMemory:
         """Bytes for the GPU."""
@@ -82,7 +87,7 @@ class CudaPythonMemory:
         except CudaError as error:
             self._driver.cuMemFreeHost(host)
             raise out_of_memory(size, error) from error
-        pixels = np.frombuffer((ctypes.c_ubyte * size).from_address(int(host)), np.uint8)
+        pixels = np.ctypeslib.as_array((ctypes.c_ubyte * size).from_address(int(host)))
         return Mapped(pixels, int(address), host)
 
     def free(self, memory: DeviceMemory | Mapped) -> None:
@@ -99,6 +104,23 @@ class CudaPythonMemory:
     def copy_out(self, array: Bytes, memory: DeviceMemory) -> None:
         """Queue a copy from the GPU."""
         self._call("cuMemcpyDtoHAsync", array.ctypes.data, memory.address, array.nbytes, self._stream)
+
+    def event(self) -> Any:
+        """A mark without a time stamp."""
+        (event,) = self._call("cuEventCreate", _EVENT_DISABLE_TIMING)
+        return event
+
+    def record(self, event: Any) -> None:
+        """Put the mark into the stream."""
+        self._call("cuEventRecord", event, self._stream)
+
+    def wait(self, event: Any) -> None:
+        """Wait for the mark."""
+        self._call("cuEventSynchronize", event)
+
+    def free_event(self, event: Any) -> None:
+        """Destroy a mark."""
+        self._call("cuEventDestroy", event)
 
     def synchronize(self) -> None:
         """Wait for the stream."""

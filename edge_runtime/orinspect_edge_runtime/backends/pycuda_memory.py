@@ -73,6 +73,13 @@ class PycudaMemory:
         try:
             yield
         finally:
+            self._pop()
+
+    def _pop(self) -> None:
+        """Take the context off the thread's stack; once more if CUDA refuses, because pycuda aborts over a left one."""
+        try:
+            self._driver.Context.pop()
+        except self._driver.Error:
             self._driver.Context.pop()
 
     def device(self, size: int) -> DeviceMemory:
@@ -109,6 +116,24 @@ class PycudaMemory:
         """Queue a copy from the GPU."""
         with self._told("copy from the GPU"):
             self._driver.memcpy_dtoh_async(array, memory.address, self._stream)
+
+    def event(self) -> Any:
+        """A mark without a time stamp."""
+        with self._told("make an event"):
+            return self._driver.Event(self._driver.event_flags.DISABLE_TIMING)
+
+    def record(self, event: Any) -> None:
+        """Put the mark into the stream."""
+        with self._told("record an event"):
+            event.record(self._stream)
+
+    def wait(self, event: Any) -> None:
+        """Wait for the mark."""
+        with self._told("wait for the GPU"):
+            event.synchronize()
+
+    def free_event(self, event: Any) -> None:
+        """pycuda destroys an event with its last reference, which the caller drops inside `entered()`."""
 
     def synchronize(self) -> None:
         """Wait for the stream."""

@@ -25,11 +25,11 @@ class PatchCore:
     """One whitening for all groups; a bank of the most different patches of each group.
 
     subsample: patches of a group, drawn at random, that the bank is picked from; coreset: share of them that it keeps,
-    at least `fewest_rows` if there are as many. Memory beside the patches given: 4 bytes x subsample x D (12 MB at 152)
+    at least `fewest_rows` if there are as many. Memory beside the patches given: 4 bytes x subsample x D (36 MB at 152)
     and the coreset's own, twice the bank, and CHUNK_BYTES.
     """
 
-    subsample: int = 20_000
+    subsample: int = 60_000
     coreset: float = 0.05
     fewest_rows: int = 400
     name: ClassVar[str] = "patchcore"

@@ -45,18 +45,20 @@ class Heads(nn.Module):
 def open_method(encoder: Encoder, size: int, gray: bool) -> Method:
     """The method for an encoder and square images of `size` pixels."""
     heads = Heads(encoder)
-    render_batch = partial(render, grid=encoder.grid(size, size), gray=gray)
+    return Method(partial(render, grid=encoder.grid(size, size), gray=gray), heads, partial(loss_of, encoder, heads))
 
-    def loss(normalise: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        embedding, patches = encoder(normalise(batch["images"]))
-        embedding, patches = embedding.float(), patches.float()
-        image, patch = heads(embedding, patches)
-        weight = torch.tensor(PATCH_POSITIVE_WEIGHT, device=patch.device)
-        of_images = functional.binary_cross_entropy_with_logits(image, batch["defective"])
-        of_patches = functional.binary_cross_entropy_with_logits(patch, batch["patches"], pos_weight=weight)
-        return of_images + of_patches, embedding
 
-    return Method(render_batch, heads, loss)
+def loss_of(
+    encoder: Encoder, heads: Heads, normalise: Callable[[Tensor], Tensor], batch: Batch
+) -> tuple[Tensor, Tensor]:
+    """Binary cross entropy of the images plus that of the patches, and the embeddings float32 [B, E]."""
+    embedding, patches = encoder(normalise(batch["images"]))
+    embedding, patches = embedding.float(), patches.float()
+    image, patch = heads(embedding, patches)
+    weight = torch.tensor(PATCH_POSITIVE_WEIGHT, device=patch.device)
+    of_images = functional.binary_cross_entropy_with_logits(image.float(), batch["defective"])
+    of_patches = functional.binary_cross_entropy_with_logits(patch.float(), batch["patches"], pos_weight=weight)
+    return of_images + of_patches, embedding
 
 
 def render(pixels: NDArray[np.uint8], rng: np.random.Generator, grid: tuple[int, int], gray: bool) -> Batch:

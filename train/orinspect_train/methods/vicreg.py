@@ -13,7 +13,7 @@ import torch
 from lightly.loss import VICRegLoss
 from lightly.models.modules import BarlowTwinsProjectionHead
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from orinspect_train.augment import view
 from orinspect_train.encoder import Encoder
@@ -27,15 +27,18 @@ def open_method(encoder: Encoder, gray: bool, devices: int) -> Method:
     # VICReg's expander is the three-layer projector of Barlow Twins.
     head = BarlowTwinsProjectionHead(encoder.embedding_dim, PROJECTION_DIM, PROJECTION_DIM)
     criterion = VICRegLoss(gather_distributed=devices > 1)
+    return Method(partial(render, gray=gray), head, partial(loss_of, encoder, head, criterion))
 
-    def loss(normalise: Callable[[Tensor], Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
-        pairs = torch.cat([batch["first"], batch["second"]])
-        embedding = encoder.pool_embedding(encoder.stages(normalise(pairs))).float()
-        first, second = head(embedding).float().chunk(2)
-        value: Tensor = criterion(first, second)
-        return value, embedding
 
-    return Method(partial(render, gray=gray), head, loss)
+def loss_of(
+    encoder: Encoder, head: nn.Module, criterion: nn.Module, normalise: Callable[[Tensor], Tensor], batch: Batch
+) -> tuple[Tensor, Tensor]:
+    """The criterion of the projected views, and the embeddings float32 [2 B, E]."""
+    pairs = torch.cat([batch["first"], batch["second"]])
+    embedding = encoder.pool_embedding(encoder.stages(normalise(pairs))).float()
+    first, second = head(embedding).float().chunk(2)
+    value: Tensor = criterion(first, second)
+    return value, embedding
 
 
 def render(pixels: NDArray[np.uint8], rng: np.random.Generator, gray: bool) -> Batch:

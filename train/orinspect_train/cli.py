@@ -1,0 +1,130 @@
+"""`orinspect pretrain` on the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from orinspect_train.config import PretrainConfig
+    from orinspect_train.pretrain import Outcome, Report
+
+PATH = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("data", type=PATH)
+@click.option("--out", "run", type=PATH, required=True, help="Folder of the run.")
+@click.option("--config", "config_file", type=PATH, help="TOML file; the options here go before what it says.")
+@click.option("--method", help="synthetic_defects (default) or vicreg.")
+@click.option("--encoder", help="A timm model  [default: tf_efficientnet_lite0]")
+@click.option("--init", help="imagenet (default), scratch, or a .safetensors file.")
+@click.option("--epochs", type=int, help="Passes over the images; 0 publishes the encoder as it starts.")
+@click.option("--minutes", type=float, help="Wall clock of the whole run instead of epochs  [default: 4]")
+@click.option("--size", type=int, help="Side of the frames in pixels, a multiple of 32  [default: 192]")
+@click.option("--seed", type=int, help="Of everything random  [default: 0]")
+@click.option("--devices", type=int, default=1, show_default=True, help="GPUs (without a GPU: processes).")
+@click.option("--resume", is_flag=True, help="Go on with a run that was interrupted.")
+@click.option("--force", is_flag=True, help="Replace a run.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
+def pretrain(
+    data: Path,
+    run: Path,
+    config_file: Path | None,
+    devices: int,
+    resume: bool,
+    force: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Adapt an encoder to your own images, without labels.
+
+    \b
+    Example:  orinspect pretrain good_images/ --out runs/bracket --minutes 10
+    """
+    import time
+
+    started = time.monotonic()
+    from orinspect_train.pretrain import check_folder
+    from orinspect_train.pretrain import pretrain as carry_out
+
+    if resume and force:
+        raise click.UsageError("--resume goes on with the run, --force throws it away: pass one of them")
+    check_folder(run, resume=resume, force=force)
+    given = {name: value for name, value in options.items() if value is not None}
+    config = _resumed(run, config_file, given) if resume else _configured(config_file, given)
+    with _progress() as report:
+        outcome = carry_out(
+            data, run, config, resume=resume, force=force, devices=devices, started=started, report=report
+        )
+    _tell(outcome, as_json)
+
+
+def _configured(file: Path | None, given: dict[str, Any]) -> PretrainConfig:
+    from orinspect_edge_runtime.errors import ConfigError
+    from orinspect_train.config import BY_MINUTES, make_config, read_config
+
+    if "minutes" in given and "epochs" in given:
+        raise ConfigError("pass --minutes or --epochs, not both")
+    if "minutes" in given:
+        given = given | {"epochs": BY_MINUTES}
+    return make_config(given) if file is None else read_config(file, given)
+
+
+def _resumed(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainConfig:
+    """The run's own configuration. Raises ConfigError when an option given says otherwise."""
+    from orinspect_edge_runtime.errors import ConfigError
+    from orinspect_train.config import read_config
+    from orinspect_train.run import CONFIG
+
+    config = read_config(run / CONFIG)
+    differing = [name for name, value in given.items() if getattr(config, name) != value]
+    if file is not None and _configured(file, {}).resolved() != config:
+        differing.append("config")
+    if differing:
+        raise ConfigError(f"--resume goes on with {run / CONFIG}, which --{differing[0]} contradicts; leave it out")
+    return config
+
+
+@contextmanager
+def _progress() -> Iterator[Report]:
+    """One bar a stage, on stderr, with the newest figures behind it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True)) as progress:
+        tasks: dict[str, Any] = {}
+
+        def report(stage: str, share: float, text: str) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=1.0, text="")
+            progress.update(tasks[stage], completed=share, text=text)
+
+        yield report
+
+
+def _tell(outcome: Outcome, as_json: bool) -> None:
+    import dataclasses
+
+    if outcome.skipped:
+        click.echo(f"{outcome.skipped} unreadable images were skipped: {outcome.run}/skipped.json", err=True)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(outcome), indent=2))
+        return
+    speed = f", {outcome.images_per_second:.0f} images/s" if outcome.steps else ""
+    click.echo(
+        f"{outcome.images} images, {outcome.steps} steps in {outcome.seconds:.0f} s{speed} ({outcome.precision})"
+    )
+    if 0 < outcome.steps < outcome.planned_steps:
+        click.echo(f"the time budget ended before the {outcome.planned_steps} planned steps", err=True)
+    if outcome.alignment:
+        before, after = (outcome.alignment[name]["mean"] for name in ("unadapted", "adapted"))
+        kept = "the adapted encoder is kept" if outcome.adapted else "no better, so the unadapted encoder is kept"
+        click.echo(f"unseen drawn defects, AUROC: unadapted {before:.3f}, adapted {after:.3f}: {kept}")
+    click.echo(f"run: {outcome.run}   next:  orinspect export {outcome.run} --out BUNDLE")

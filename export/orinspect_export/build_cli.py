@@ -22,7 +22,9 @@ LIBRARY = "tensorrt"
 @click.option("--precision", default="fp16", show_default=True, help="Graph to build from: fp32, fp16 or int8.")
 @click.option("--head", default="patchcore", show_default=True, help="Head of the graph: patchcore or padim.")
 @click.option("--recipe", help="Tune the engine for this recipe's memory bank; it runs every other recipe as well.")
-@click.option("--batch", default=8, show_default=True, help="Largest number of frames in one call.")
+@click.option(
+    "--batch", default=8, show_default=True, type=click.IntRange(1), help="Largest number of frames in one call."
+)
 @click.option("--level", default=3, show_default=True, type=click.IntRange(0, 5), help="0: quick build, 5: slow build.")
 @click.option("--dla", type=click.IntRange(0, 1), help="Build for this DLA core; the GPU takes what the DLA cannot.")
 @click.option("--dla-force", is_flag=True, help="Build for the DLA even when the GPU alone would be quicker.")

@@ -38,7 +38,7 @@ def golden_arrays(
     embedding, patches = _features(graphs, encoder, frames)
     others = rng.permutation(len(frames))[: max(len(frames) // 3, GROUPS)]
     fitted = fit_heads(embedding[others], patches[others], rng)
-    candidates = np.setdiff1d(np.arange(len(frames)), others)
+    candidates = clear_of_both(np.setdiff1d(np.arange(len(frames)), others), embedding, fitted[HEADS[0]])
     scores = run_head(*graphs[HEADS[0]], fitted[HEADS[0]], frames[candidates])["score"]
     chosen = candidates[spread(scores, FRAMES)]
     golden: Arrays = {"frames": frames[chosen], "embedding": embedding[chosen], "patches": patches[chosen]}
@@ -117,6 +117,13 @@ def nearest_centroid(embedding: Floats, groups: NDArray[np.intp]) -> Arrays:
         "score_offset": np.array([1.0, 1.5], np.float32),
         "score_scale": np.array([0.5, 0.75], np.float32),
     }
+
+
+def clear_of_both(candidates: NDArray[np.intp], embedding: Floats, arrays: Arrays) -> NDArray[np.intp]:
+    """The candidates, at least FRAMES of them, whose group is clearest: rounding must not carry one to the other."""
+    logits = (embedding[candidates] - arrays["group_mean"]) @ arrays["group_projection"] + arrays["group_bias"]
+    margin = np.abs(logits[:, 0] - logits[:, 1])
+    return np.sort(candidates[np.argsort(-margin, kind="stable")[: max(FRAMES, len(candidates) // 2)]])
 
 
 def spread(scores: Floats, count: int) -> NDArray[np.intp]:

@@ -15,6 +15,7 @@ import fake_cuda
 import pytest
 
 from orinspect_edge_runtime.backends import cuda_memory
+from orinspect_edge_runtime.backends.cuda_memory import CudaError
 from orinspect_edge_runtime.errors import InputError
 
 CHECKS = Path(fake_cuda.__file__).with_name("check_backend.py")
@@ -65,3 +66,13 @@ def test_importing_the_backend_imports_nothing_of_cuda() -> None:
     code += "bad = {'pycuda', 'cuda', 'tensorrt', 'onnxruntime'} & set(sys.modules); assert not bad, bad"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.skipif(Path("/dev/nvhost-gpu").exists() or Path("/dev/nvidia0").exists(), reason="this computer has a GPU")
+def test_without_a_driver_one_sentence_says_so(library: str) -> None:
+    module, remedy = LIBRARIES[library]
+    if not installed(module):
+        pytest.skip(f"{module} is not installed: {remedy}")
+    with pytest.raises(CudaError, match=rf"^{library} finds no usable GPU \(.*use the onnxruntime backend$"):
+        cuda_memory.open_memory(library)

@@ -1,7 +1,7 @@
 """orinspect on a replayed board: BOARD is its folder, TensorRT a recording, CUDA the fake driver.
 
-    python -m fake_tensorrt.on_board build BUNDLE [OPTIONS]     the real command
-    python -m fake_tensorrt.on_board detect BUNDLE BACKEND IMAGE    a line of JSON: score, description
+python -m fake_tensorrt.on_board build BUNDLE [OPTIONS]     the real command
+python -m fake_tensorrt.on_board detect BUNDLE BACKEND IMAGE    a line of JSON: score, description
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ vars(tensorrt).update(recorder.NAMES)
 
 
 def main(action: str, *arguments: str) -> None:
-    from orinspect_edge_runtime import cli, device
     from orinspect_jetson.device import read_device
+
+    from orinspect_edge_runtime import cli, device
     from orinspect_jetson.host import Host
 
     board = Host(os.environ["BOARD"])

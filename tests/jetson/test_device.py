@@ -17,12 +17,12 @@ from typing import Any
 
 import fake_cuda
 import pytest
+from orinspect_jetson.device import read_device
 
 from orinspect_edge_runtime import passport as passports
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.device import RECORDING
 from orinspect_edge_runtime.recipe import Recipe
-from orinspect_jetson.device import read_device
 from orinspect_jetson.host import Host
 
 ROOT = Path(__file__).parents[2]
@@ -58,9 +58,7 @@ def test_this_computer_is_no_jetson() -> None:
 
 
 @pytest.fixture
-def on_board(
-    compose: Callable[..., Path], tmp_path: Path
-) -> Callable[..., subprocess.CompletedProcess[str]]:
+def on_board(compose: Callable[..., Path], tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run tests/fake_tensorrt/on_board.py on a replayed board."""
     driver = fake_cuda.compile_driver(tmp_path)
 
@@ -154,9 +152,7 @@ class TestEngine:
         assert "most likely by the kernel because memory ran out" in last
         assert list((bundle / "engines").iterdir()) == []
 
-    def test_a_recording_never_runs_where_tensorrt_is_real(
-        self, on_board: Callable[..., Any], bundle: Path
-    ) -> None:
+    def test_a_recording_never_runs_where_tensorrt_is_real(self, on_board: Callable[..., Any], bundle: Path) -> None:
         from orinspect_edge_runtime import engine as engines
         from orinspect_edge_runtime.device import Device
         from orinspect_edge_runtime.errors import CheckFailed

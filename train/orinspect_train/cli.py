@@ -50,14 +50,15 @@ def pretrain(
     import time
 
     started = time.monotonic()
-    from orinspect_train.pretrain import check_folder
-    from orinspect_train.pretrain import pretrain as carry_out
+    from orinspect_train.run_folder import check_folder
 
     if resume and force:
         raise click.UsageError("--resume goes on with the run, --force throws it away: pass one of them")
     check_folder(run, resume=resume, force=force)
     given = {name: value for name, value in options.items() if value is not None}
     config = _resumed(run, config_file, given) if resume else _configured(config_file, given)
+    from orinspect_train.pretrain import pretrain as carry_out
+
     with _progress() as report:
         outcome = carry_out(
             data, run, config, resume=resume, force=force, devices=devices, started=started, report=report
@@ -80,7 +81,7 @@ def _resumed(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainCon
     """The run's own configuration. Raises ConfigError when an option given says otherwise."""
     from orinspect_edge_runtime.errors import ConfigError
     from orinspect_train.config import read_config
-    from orinspect_train.run import CONFIG
+    from orinspect_train.run_folder import CONFIG
 
     config = read_config(run / CONFIG)
     differing = [name for name, value in given.items() if getattr(config, name) != value]

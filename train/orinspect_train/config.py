@@ -142,7 +142,7 @@ def read_config(path: Path, overrides: dict[str, Any] | None = None) -> Pretrain
 
 
 def make_config(values: dict[str, Any]) -> PretrainConfig:
-    """A configuration of keys and values. Raises ConfigError for an unknown key, a wrong type or a value out of range."""
+    """A configuration of keys and values. Raises ConfigError: an unknown key, a wrong type or a value out of range."""
     kinds = {field.name: type(field.default) for field in fields(PretrainConfig)}
     for name in values:
         if name not in kinds:

@@ -43,13 +43,13 @@ class Step:
         return "orinspect " + " ".join(self.arguments)
 
 
-def steps(out: Path, *, minutes: float, init: str, seed: int) -> list[Step]:
+def steps(out: Path, *, epochs: int, init: str, seed: int) -> list[Step]:
     """The journey's commands in order; every file lies below `out`."""
     train, data = str(out / "data/train/good"), str(out / "data")
     bundle, plain = out / "bundle", out / "unadapted/bundle"
     start = ("--init", init, "--seed", str(seed), "--force")
     journey = [
-        _pretrain("pretrain", train, out / "run", "--minutes", str(minutes), *start),
+        _pretrain("pretrain", train, out / "run", "--epochs", str(epochs), *start),
         _pretrain("pretrain-unadapted", train, out / "unadapted/run", "--epochs", "0", *start),
         _export("export", out / "run", bundle, train, PRECISIONS),
         _export("export-unadapted", out / "unadapted/run", plain, train, ("fp32",)),
@@ -62,19 +62,21 @@ def steps(out: Path, *, minutes: float, init: str, seed: int) -> list[Step]:
             _evaluate(f"evaluate-{tag}", place, data, name, out / "evaluation" / tag),
         ]
     embeddings, bench = out / "embeddings.npz", out / "bench.json"
-    journey.append(Step("embed", ("embed", str(bundle), data, "--out", str(embeddings)), embeddings.exists))
+    journey.append(
+        Step("embed", ("embed", str(bundle), str(out / "data/test"), "--out", str(embeddings)), embeddings.exists)
+    )
     measured = ("bench", str(bundle), "--head", SCORER, "--recipe", "cells-fp32", "--out", str(bench))
     journey.append(Step("bench", measured, lambda: _is_json(bench)))
     return journey
 
 
-def run_demo(out: Path, *, minutes: float, init: str, seed: int) -> list[Step]:
+def run_demo(out: Path, *, epochs: int, init: str, seed: int) -> list[Step]:
     """Run what is not valid yet; returns all steps. Raises OrinspectError when a command fails."""
     split = solar_cells.split_cells(solar_cells.read_cells(), seed)
     solar_cells.write_dataset(split, out / "data")
     held_out = f"{len(split.good)} good and {len(split.defective)} defective cells held out"
     click.echo(f"{len(split.fit)} good cells to learn from, {held_out}")
-    journey = steps(out, minutes=minutes, init=init, seed=seed)
+    journey = steps(out, epochs=epochs, init=init, seed=seed)
     key = _code_digest()
     for number, step in enumerate(journey, 1):
         key = hashlib.sha256(f"{key} {step.command}".encode()).hexdigest()

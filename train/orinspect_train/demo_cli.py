@@ -9,10 +9,10 @@ import click
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
-@click.option("--minutes", default=1.5, show_default=True, help="Time for the pretraining.")
+@click.option("--epochs", default=2, show_default=True, help="Passes over the good cells when pretraining.")
 @click.option("--init", default="imagenet", show_default=True, help="imagenet (from a PyPI package) or scratch.")
 @click.option("--seed", default=0, show_default=True, help="Of the split and of everything random.")
-def demo(out: Path, minutes: float, init: str, seed: int) -> None:
+def demo(out: Path, epochs: int, init: str, seed: int) -> None:
     """Go the whole way on real solar cells: pretrain, export, fit, evaluate, bench, report.
 
     \b
@@ -27,7 +27,7 @@ def demo(out: Path, minutes: float, init: str, seed: int) -> None:
 
     start = time.monotonic()
     click.echo(f"Solar cells of the {LICENCE}.")
-    journey = run_demo(out, minutes=minutes, init=init, seed=seed)
+    journey = run_demo(out, epochs=epochs, init=init, seed=seed)
     page = write_demo_report(out, tuple(step.command for step in journey))
     click.secho(f"\n{page.title}", bold=True)
     for value, meaning in page.facts:

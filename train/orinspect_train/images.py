@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,29 +17,36 @@ from orinspect_edge_runtime.preprocess import Skipped, fit_to_model, list_images
 from orinspect_train.config import PretrainConfig
 
 FEWEST_IMAGES = 8
-# Tags that keep the random streams of one seed apart.
-CHOICE_STREAM, SPLIT_STREAM = 1, 2
+# Keeps the random streams of one seed apart.
+CHOICE_STREAM = 1
+
+
+class Split(NamedTuple):
+    """Views of one array, uint8 [n, H, W, 3]."""
+
+    training: NDArray[np.uint8]
+    held_out: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """pixels: uint8 [N, H, W, 3]. paths: of the N files. skipped: the unreadable ones. gray: every pixel is gray."""
+    """pixels: uint8 [N, H, W, 3], in an order drawn by the seed. paths: of the N files. skipped: the unreadable ones.
+    gray: every pixel is gray."""
 
     pixels: NDArray[np.uint8]
     paths: tuple[Path, ...]
     skipped: tuple[Skipped, ...]
     gray: bool
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """sha256 (hex) of all pixels in order: a resumed run must see the images it began with."""
         return hashlib.sha256(np.ascontiguousarray(self.pixels).data).hexdigest()
 
-    def split(self, share: float, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Training and held-out images, in an order drawn by the seed; at least 2 are held out."""
-        order = np.random.default_rng([seed, SPLIT_STREAM]).permutation(len(self.pixels))
-        kept = max(2, round(share * len(order)))
-        return self.pixels[order[kept:]], self.pixels[order[:kept]]
+    def split(self, share: float) -> Split:
+        """Images to train on, and the share that is kept from it (at least 2). The order is random already."""
+        kept = max(2, round(share * len(self.pixels)))
+        return Split(self.pixels[kept:], self.pixels[:kept])
 
 
 def read_images(data: Path, config: PretrainConfig, progress: Callable[[float], None] | None = None) -> ImageSet:
@@ -45,7 +54,9 @@ def read_images(data: Path, config: PretrainConfig, progress: Callable[[float], 
 
     Raises InputError: no image, fewer than 8 readable ones, or over 5 % unreadable.
     """
-    paths = _chosen(list_images([data]), config)
+    paths = list_images([data])
+    order = np.random.default_rng([config.seed, CHOICE_STREAM]).permutation(len(paths))
+    paths = [paths[index] for index in order[: config.max_images]]
     spec, skipped = config.preprocess, list[Skipped]()
     pixels = np.empty((len(paths), spec.height, spec.width, 3), np.uint8)
     used: list[Path] = []
@@ -58,13 +69,6 @@ def read_images(data: Path, config: PretrainConfig, progress: Callable[[float], 
         raise InputError(f"{data}: {len(used)} readable images; pretraining needs at least {FEWEST_IMAGES}")
     pixels = pixels[: len(used)]
     return ImageSet(pixels, tuple(used), tuple(skipped), _is_gray(pixels))
-
-
-def _chosen(paths: list[Path], config: PretrainConfig) -> list[Path]:
-    if len(paths) <= config.max_images:
-        return paths
-    chosen = np.random.default_rng([config.seed, CHOICE_STREAM]).permutation(len(paths))[: config.max_images]
-    return [paths[index] for index in np.sort(chosen)]
 
 
 def _is_gray(pixels: NDArray[np.uint8]) -> bool:

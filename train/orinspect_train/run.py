@@ -15,9 +15,8 @@ from orinspect_edge_runtime import durable
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.preprocess import PreprocessSpec
 from orinspect_train.encoder import Encoder
+from orinspect_train.run_folder import RECORD, WEIGHTS, is_finished
 
-CONFIG, WEIGHTS, RECORD = "config.toml", "encoder.safetensors", "encoder.json"
-METRICS, SKIPPED, CHECKPOINT = "metrics.csv", "skipped.json", "checkpoints/last.ckpt"
 FORMAT_VERSION = 1
 
 
@@ -55,11 +54,6 @@ def save_encoder(run: Path, encoder: Encoder, record: dict[str, Any]) -> None:
     durable.write_bytes(run / WEIGHTS, weights)
     record = record | {"weights_sha256": hashlib.sha256(weights).hexdigest()}
     durable.write_bytes(run / RECORD, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
-
-
-def is_finished(run: Path) -> bool:
-    """Whether pretraining ended and published its encoder."""
-    return (run / RECORD).is_file() and (run / WEIGHTS).is_file()
 
 
 def load_encoder(run: Path) -> tuple[Encoder, dict[str, Any]]:

@@ -25,7 +25,7 @@ from orinspect_train.depthwise import Float32WeightGradient
 from orinspect_train.encoder import Encoder, normalisation
 from orinspect_train.health import Watch, examine
 from orinspect_train.methods import Batch, Method
-from orinspect_train.run import CHECKPOINT, METRICS
+from orinspect_train.run_folder import CHECKPOINT, METRICS
 
 LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 # No more of a short run than this goes into warming up.
@@ -36,12 +36,11 @@ Report = Callable[[float, str], None]
 class Pretraining(pl.LightningModule):
     """An encoder under a method: the loss of a batch, and the optimiser of the configuration."""
 
-    def __init__(
-        self, encoder: Encoder, method: Method, config: PretrainConfig, steps: int, first_step: int = 0
-    ) -> None:
+    def __init__(self, encoder: Encoder, method: Method, config: PretrainConfig) -> None:
         super().__init__()
         self.encoder, self.heads, self.method, self.config = encoder, method.heads, method, config
-        self.steps, self.first_step = steps, first_step
+        # Set before training: the length of the schedule, and where a resumed run goes on.
+        self.steps, self.first_step = 1, 0
         self.optimizer_state: dict[str, Any] | None = None
         mean, std = normalisation(encoder.name)
         # Not part of the state: they follow from the encoder's name.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -52,8 +53,16 @@ class PycudaMemory:
     can_capture = False
 
     def __init__(self) -> None:
-        from pycuda import driver
-
+        try:
+            with warnings.catch_warnings():
+                # pycuda guesses at a version mismatch where the driver is simply missing; the error below says so.
+                warnings.simplefilter("ignore")
+                from pycuda import driver
+        except ModuleNotFoundError:
+            raise
+        except ImportError as error:
+            # pycuda is there, NVIDIA's driver (libcuda.so.1) is not.
+            raise no_cuda("pycuda", error) from error
         self._driver = driver
         try:
             self._context = _primary_context(driver)

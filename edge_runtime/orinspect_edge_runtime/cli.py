@@ -21,6 +21,7 @@ JOURNEY = (
     "demo",
     "pretrain",
     "export",
+    "build",
     "fit",
     "score",
     "embed",

@@ -74,7 +74,7 @@ class Detector:
             raise RecipeError(
                 f"recipe {chosen.name!r} was fitted through another {chosen.precision} graph; fit it again"
             )
-        opened = open_backend(bundle.read(spec.file), spec, name=backend, threads=threads)
+        opened = open_backend(bundle.read(spec.file), spec, name=backend, threads=threads, bundle=bundle.path)
         opened.set_inputs(_resident(chosen, bundle, head))
         return cls(bundle, chosen, opened)
 

@@ -48,6 +48,7 @@ class CheckFailed(OrinspectError):
 # Which extra of the distribution brings a module that the code imports late.
 EXTRA_OF_MODULE = {
     "onnxruntime": "cpu",
+    "pycuda": "jetson",
     "jinja2": "report",
     "matplotlib": "report",
     "lightly": "train",

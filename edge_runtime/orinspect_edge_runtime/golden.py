@@ -54,7 +54,7 @@ def head_arrays(golden: Arrays, head: str) -> Arrays:
 
 def replay(bundle: Bundle, spec: GraphSpec, golden: Arrays, backend: str = "onnxruntime") -> Replay:
     """Run one graph on the golden frames with the golden head inputs and compare."""
-    with open_backend(bundle.read(spec.file), spec, name=backend) as opened:
+    with open_backend(bundle.read(spec.file), spec, name=backend, bundle=bundle.path) as opened:
         return compare(opened, spec, golden)
 
 

@@ -6,18 +6,15 @@ the rest. One flipped byte anywhere in it, white space included, is therefore an
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
-import types
-import typing
 from dataclasses import dataclass, field
 from typing import Any
 
-from orinspect_edge_runtime.errors import BundleError, ConfigError
+from orinspect_edge_runtime.canonical import Document, decode, encode
+from orinspect_edge_runtime.errors import BundleError
 from orinspect_edge_runtime.preprocess import PreprocessSpec
 
 FORMAT_VERSION = 1
+_DOCUMENT = Document("a bundle's manifest", "copy the bundle again", FORMAT_VERSION, BundleError)
 
 
 @dataclass(frozen=True)
@@ -99,9 +96,7 @@ class Manifest:
 
 def to_bytes(manifest: Manifest) -> bytes:
     """The canonical serialisation, with its digest."""
-    body = dataclasses.asdict(manifest)
-    body["digest"] = _digest(body)
-    return (json.dumps(body, sort_keys=True, indent=2, ensure_ascii=True, allow_nan=False) + "\n").encode()
+    return encode(manifest)
 
 
 def from_bytes(content: bytes, where: str) -> Manifest:
@@ -109,64 +104,4 @@ def from_bytes(content: bytes, where: str) -> Manifest:
 
     Raises BundleError: not JSON, a newer format version, a missing or unknown field, or a changed byte.
     """
-    try:
-        body = json.loads(content)
-        version = body["format_version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BundleError(f"{where}: damaged or not a bundle's manifest; copy the bundle again") from error
-    if type(version) is not int or version < 1:
-        raise BundleError(f"{where}: format version {version!r} is not known; copy the bundle again")
-    if version > FORMAT_VERSION:
-        raise BundleError(
-            f"{where}: format version {version}, but this orinspect reads up to {FORMAT_VERSION}; "
-            "run  pip install --upgrade orinspect"
-        )
-    digest = body.pop("digest", None)
-    try:
-        manifest: Manifest = _build(Manifest, body)
-        is_intact = digest == _digest(body) and to_bytes(manifest) == content
-    except (TypeError, ValueError, KeyError, RecursionError, ConfigError) as error:
-        raise BundleError(f"{where}: damaged ({error}); copy the bundle again") from error
-    if not is_intact:
-        raise BundleError(f"{where}: its bytes were changed after it was written; copy the bundle again")
-    return manifest
-
-
-def _digest(body: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
-
-
-def _build(kind: Any, value: Any) -> Any:
-    """Make an object of the annotated type `kind` from parsed JSON. Raises TypeError or ValueError naming the field."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
-        return value
-    if dataclasses.is_dataclass(kind):
-        return _build_dataclass(kind, value)
-    if origin is tuple:
-        items = _expect(value, list)
-        kinds = [arguments[0]] * len(items) if arguments[-1] is Ellipsis else list(arguments)
-        return tuple(_build(k, item) for k, item in zip(kinds, items, strict=True))
-    if origin is dict:
-        return {_expect(k, str): _build(arguments[1], item) for k, item in _expect(value, dict).items()}
-    if origin in (typing.Union, types.UnionType):
-        return _expect(value, *arguments)
-    if kind is float:
-        # An int stays one: written as `0` it must be written as `0` again.
-        return _expect(value, int, float)
-    return _expect(value, kind)
-
-
-def _build_dataclass(kind: Any, value: Any) -> Any:
-    hints = typing.get_type_hints(kind)
-    fields = _expect(value, dict)
-    unknown = sorted(set(fields) - set(hints))
-    if unknown:
-        raise ValueError(f"unknown field {unknown[0]!r} of {kind.__name__}")
-    return kind(**{name: _build(hints[name], item) for name, item in fields.items()})
-
-
-def _expect(value: Any, *kinds: type) -> Any:
-    if type(value) not in kinds:
-        raise TypeError(f"expected {' or '.join(k.__name__ for k in kinds)}, found {type(value).__name__}")
-    return value
+    return decode(Manifest, content, where, _DOCUMENT)

@@ -18,9 +18,8 @@ vars(tensorrt).update(recorder.NAMES)
 
 
 def main(action: str, *arguments: str) -> None:
-    from orinspect_jetson.device import read_device
-
     from orinspect_edge_runtime import cli, device
+    from orinspect_jetson.device import read_device
     from orinspect_jetson.host import Host
 
     board = Host(os.environ["BOARD"])

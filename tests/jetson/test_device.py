@@ -17,12 +17,12 @@ from typing import Any
 
 import fake_cuda
 import pytest
-from orinspect_jetson.device import read_device
 
 from orinspect_edge_runtime import passport as passports
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.device import RECORDING
 from orinspect_edge_runtime.recipe import Recipe
+from orinspect_jetson.device import read_device
 from orinspect_jetson.host import Host
 
 ROOT = Path(__file__).parents[2]

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orinspect_edge_runtime.backends import Arrays, T
-from orinspect_edge_runtime.errors import BundleError, RecipeError
-from orinspect_edge_runtime.manifest import GraphSpec, TensorSpec
-
-FRAMES = "frames"
+from orinspect_edge_runtime.backends.recipe_inputs import FRAMES, check_inputs
+from orinspect_edge_runtime.errors import BundleError
+from orinspect_edge_runtime.manifest import GraphSpec
 
 
 class OnnxRuntimeBackend:
@@ -30,18 +29,14 @@ class OnnxRuntimeBackend:
             raise BundleError(f"{spec.file}: onnxruntime refuses it ({_first_line(error)})") from error
         self._to_value = onnxruntime.OrtValue.ortvalue_from_numpy
         self._outputs = [output.name for output in spec.outputs]
-        self._specs = {tensor.name: tensor for tensor in spec.inputs}
+        self._inputs_of_graph = spec.inputs
         self._inputs: dict[str, Any] = {}
         self._kept: dict[str, NDArray[Any]] = {}
         self.description = f"onnxruntime {onnxruntime.__version__}, {self._session.get_providers()[0]}"
 
     def set_inputs(self, arrays: Arrays) -> None:
         """Bind a recipe's arrays. They must be exactly the graph's inputs beside `frames`."""
-        wanted = {name for name in self._specs if name != FRAMES}
-        if set(arrays) != wanted:
-            odd = ", ".join(sorted(wanted ^ set(arrays)))
-            raise RecipeError(f"the recipe does not fit this graph (differs in: {odd}); fit it again")
-        _check_shapes(arrays, self._specs)
+        check_inputs(arrays, self._inputs_of_graph)
         # An OrtValue made from numpy borrows the array's memory: keep the arrays alive beside it.
         self._kept = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
         self._inputs = {name: self._to_value(array) for name, array in self._kept.items()}
@@ -64,17 +59,6 @@ class OnnxRuntimeBackend:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _check_shapes(arrays: Arrays, specs: dict[str, TensorSpec]) -> None:
-    for name, array in arrays.items():
-        shape = specs[name].shape
-        fixed = [(have, want) for have, want in zip(array.shape, shape, strict=False) if isinstance(want, int)]
-        if array.ndim != len(shape) or any(have != want for have, want in fixed):
-            raise RecipeError(
-                f"the recipe's {name} is {list(array.shape)}, this bundle's graph takes {list(shape)}: "
-                "it was fitted for another encoder; fit it again"
-            )
 
 
 def _first_line(error: Exception) -> str:

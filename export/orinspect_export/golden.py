@@ -120,10 +120,14 @@ def nearest_centroid(embedding: Floats, groups: NDArray[np.intp]) -> Arrays:
 
 
 def clear_of_both(candidates: NDArray[np.intp], embedding: Floats, arrays: Arrays) -> NDArray[np.intp]:
-    """The candidates, at least FRAMES of them, whose group is clearest: rounding must not carry one to the other."""
+    """Half of the candidates of each group, the clearest: rounding must not carry one to the other group."""
     logits = (embedding[candidates] - arrays["group_mean"]) @ arrays["group_projection"] + arrays["group_bias"]
-    margin = np.abs(logits[:, 0] - logits[:, 1])
-    return np.sort(candidates[np.argsort(-margin, kind="stable")[: max(FRAMES, len(candidates) // 2)]])
+    group, margin = logits.argmax(axis=1), np.abs(logits[:, 0] - logits[:, 1])
+    kept = []
+    for number in range(GROUPS):
+        members = np.flatnonzero(group == number)
+        kept.append(members[np.argsort(-margin[members], kind="stable")][: max(FRAMES, len(members) // 2)])
+    return np.sort(candidates[np.concatenate(kept)])
 
 
 def spread(scores: Floats, count: int) -> NDArray[np.intp]:

@@ -94,11 +94,11 @@ def _resumed(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainCon
 
 @contextmanager
 def _progress() -> Iterator[Report]:
-    """One bar a stage, on stderr, with the newest figures behind it."""
+    """One line a stage, on stderr, with the newest figures; it fits into 80 columns."""
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True)) as progress:
         tasks: dict[str, Any] = {}
 

@@ -168,5 +168,5 @@ def _typed(name: str, value: Any, kind: type) -> Any:
 def _toml(value: str | int | float) -> str:
     if isinstance(value, str):
         # JSON's escapes are TOML's, but for DEL, which TOML wants escaped and JSON leaves as it is.
-        return json.dumps(value).replace("\x7f", "\\u007f")
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)

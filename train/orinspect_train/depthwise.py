@@ -6,7 +6,7 @@ of the whole step. Forward pass and input gradient stay in bfloat16.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,13 +23,17 @@ class Float32WeightGradient(TorchFunctionMode):
         if func is torch.conv2d and not kwargs and len(args) == 7 and _applies(*args):
             images, weight, _, stride, padding, _, groups = args
             with torch.autocast("cpu", enabled=False):
-                return _Depthwise.apply(images, weight, list(stride), list(padding), groups)
+                return _Depthwise.apply(images, weight, _pair(stride), _pair(padding), groups)
         return func(*args, **(kwargs or {}))
 
 
 def _applies(images: Tensor, weight: Tensor, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> bool:
-    simple = bias is None and not isinstance(padding, str) and set(dilation) == {1}
+    simple = bias is None and not isinstance(padding, str) and _pair(dilation) == [1, 1]
     return simple and groups > 1 and groups == weight.shape[0] and images.dtype == torch.bfloat16
+
+
+def _pair(value: int | Sequence[int]) -> list[int]:
+    return [value, value] if isinstance(value, int) else list(value)
 
 
 class _Depthwise(torch.autograd.Function):

@@ -110,7 +110,7 @@ class _Job:
             plan, deadline = self._checked(checkpoint.plan), math.inf
         module.steps = plan.steps
         done = self._train(module, plan, deadline, checkpoint)
-        before, after = Alignment(plan.unadapted), self._measure(module, "check of the adapted encoder")
+        before, after = Alignment(plan.unadapted), self._measure(module, "check after")
         adapted = alignment.has_helped(before, after)
         if not adapted:
             self.encoder.trunk.load_state_dict(initial)
@@ -149,7 +149,7 @@ class _Job:
         training = self.images.split(self.config.held_out).training
         config = dataclasses.replace(self.config, batch_size=min(self.config.batch_size, len(training)))
         began = time.monotonic()
-        before = self._measure(module, "check of the unadapted encoder")
+        before = self._measure(module, "check before")
         check_seconds = time.monotonic() - began
         speed = budget.probe_speed(module, training, config, self._device)
         deadline = math.inf

@@ -160,10 +160,8 @@ class Keeper(pl.Callback):
 
 def describe(row: metrics_log.Row) -> str:
     """The progress line: loss and signs of collapse."""
-    return (
-        f"step {row.step}  loss {row.loss:.3f}  embedding_std {row.embedding_std:.2f}  "
-        f"effective_rank {row.effective_rank:.1f}"
-    )
+    signs = f"embedding_std {row.embedding_std:.2f} effective_rank {row.effective_rank:.1f}"
+    return f"loss {row.loss:.3f} {signs}"
 
 
 def train(module: Pretraining, pixels: Any, keeper: Keeper, *, accelerator: str) -> None:

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from orinspect_train import alignment
+from orinspect_train.alignment import Alignment, has_helped, measure
+from orinspect_train.probe_defects import PROBE_DEFECTS
+
+
+def table(*values: float) -> Alignment:
+    return Alignment(dict(zip(PROBE_DEFECTS, values, strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("after", "helped"),
+    [
+        ((0.7, 0.7, 0.7), True),
+        ((0.7, 0.7, 0.6), True),
+        ((0.7, 0.7, 0.3), False),
+        ((0.9, 0.5, 0.5), False),
+        ((0.6, 0.6, 0.6), False),
+        ((0.5, 0.5, 0.5), False),
+        ((float("nan"), 0.7, 0.7), False),
+    ],
+)
+def test_an_adaptation_is_kept_for_two_kinds_and_the_average(after: tuple[float, ...], helped: bool) -> None:
+    assert has_helped(table(0.6, 0.6, 0.6), table(*after)) is helped
+
+
+def test_an_encoder_that_sees_defects_is_told_from_one_that_does_not(textured: Callable[..., np.ndarray]) -> None:
+    images = textured(60)
+
+    def roughness(pixels: np.ndarray) -> np.ndarray:
+        # Stripes run up and down: along them only noise and defects change.
+        values = pixels[..., 0].astype(np.float32)
+        steps = np.abs(np.diff(values, axis=1))
+        rows = values - values.mean(axis=1, keepdims=True)
+        return np.stack([steps.max((1, 2)), np.abs(rows).max((1, 2))], axis=1)
+
+    def chance(pixels: np.ndarray) -> np.ndarray:
+        return np.random.default_rng(len(pixels)).normal(size=(len(pixels), 4)).astype(np.float32)
+
+    sees, blind = (measure(embed, images[:40], images[40:], seed=0) for embed in (roughness, chance))
+    assert sees.auroc.keys() == PROBE_DEFECTS.keys()
+    assert sees.mean > 0.85
+    assert 0.2 < blind.mean < 0.8
+    assert measure(roughness, images[:40], images[40:], seed=0) == sees
+
+
+def test_images_are_embedded_in_pieces(textured: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alignment, "BATCH", 4)
+    sizes = []
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(pixels))
+        return pixels.float().mean((1, 2))
+
+    images = textured(10)
+    found = alignment.embedder(encode)(images)
+    assert sizes == [4, 4, 2]
+    np.testing.assert_allclose(found, images.mean((1, 2)), rtol=1e-5)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from orinspect_edge_runtime.errors import ConfigError
+from orinspect_train import budget
+from orinspect_train.budget import Speed, epoch_steps, fit_steps, probe_speed
+from orinspect_train.config import PretrainConfig
+from orinspect_train.encoder import Encoder
+from orinspect_train.methods import METHODS
+from orinspect_train.training import Pretraining
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "devices", "epochs", "steps"),
+    [(96, 48, 1, 1, 2), (97, 48, 1, 1, 3), (97, 48, 2, 1, 2), (10, 48, 1, 10, 3), (10, 5, 1, 0, 0)],
+)
+def test_steps_cover_the_epochs(images: int, batch_size: int, devices: int, epochs: int, steps: int) -> None:
+    assert epoch_steps(images, batch_size, devices, epochs) == steps
+
+
+def test_steps_fit_into_the_time_left() -> None:
+    assert fit_steps(30.0, Speed("fp32", 0.5), PretrainConfig()) == 60
+
+
+def test_too_short_a_budget_says_what_would_do() -> None:
+    config, speed = PretrainConfig(minutes=0.5), Speed("fp32", 2.0)
+    with pytest.raises(ConfigError, match=r"no time to train \(2\.0 s a step\); pass --minutes (\d+\.\d)") as error:
+        fit_steps(-20.0, speed, config)
+    enough = float(str(error.value).partition("--minutes ")[2].split()[0])
+    assert fit_steps(-20.0 + 60 * (enough - config.minutes), speed, config) >= budget.FEWEST_STEPS
+
+
+def test_the_probe_leaves_the_model_and_the_random_state_as_they_were(
+    tiny: Callable[..., PretrainConfig], textured: Callable[..., np.ndarray]
+) -> None:
+    config = tiny(precision="auto").resolved()
+    encoder = Encoder(config.encoder)
+    module = Pretraining(encoder, METHODS[config.method](encoder, config.size, True, 1), config)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    random = torch.random.get_rng_state()
+    speed = probe_speed(module, textured(8), config, torch.device("cpu"))
+    assert speed.precision in ("fp32", "bf16") and speed.step_seconds > 0
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    assert all(parameter.grad is None for parameter in module.parameters())
+    assert torch.equal(random, torch.random.get_rng_state())
+
+
+def test_bf16_is_taken_only_when_it_is_clearly_faster(
+    tiny: Callable[..., PretrainConfig], textured: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(precision="auto").resolved()
+    encoder = Encoder(config.encoder)
+    module = Pretraining(encoder, METHODS[config.method](encoder, config.size, True, 1), config)
+    for bf16_seconds, expected in ((0.95, "fp32"), (0.8, "bf16")):
+        seconds = {"fp32": 1.0, "bf16": bf16_seconds}
+        monkeypatch.setattr(budget, "_time_steps", lambda m, b, precision, d, table=seconds: table[precision])
+        assert probe_speed(module, textured(8), config, torch.device("cpu")).precision == expected

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from orinspect_edge_runtime.errors import OrinspectError
+from orinspect_train.cli import pretrain
+from orinspect_train.config import PretrainConfig, read_config, to_toml
+from orinspect_train.run_folder import CONFIG, RECORD
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(pretrain, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def config_file(tmp_path: Path, tiny: Callable[..., PretrainConfig]) -> Path:
+    file = tmp_path / "tiny.toml"
+    file.write_bytes(to_toml(tiny(epochs=1)))
+    return file
+
+
+def test_a_run_from_the_command_line(image_folder: Path, config_file: Path, tmp_path: Path) -> None:
+    result = invoke(image_folder, "--out", tmp_path / "run", "--config", config_file, "--seed", 3, "--json")
+    assert result.exit_code == 0, result.output
+    outcome = json.loads(result.stdout)
+    assert (outcome["images"], outcome["skipped"], outcome["steps"]) == (24, 0, 5)
+    assert read_config(tmp_path / "run" / CONFIG).seed == 3
+    assert "embedding_std" in result.stderr and "effective_rank" in result.stderr
+
+
+def test_the_result_in_words(image_folder: Path, config_file: Path, tmp_path: Path) -> None:
+    result = invoke(image_folder, "--out", tmp_path / "run", "--config", config_file, "--epochs", 0)
+    assert result.exit_code == 0, result.output
+    assert "24 images, 0 steps" in result.stdout and f"orinspect export {tmp_path / 'run'}" in result.stdout
+
+
+def test_a_resumed_run_keeps_its_configuration(image_folder: Path, config_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    invoke(image_folder, "--out", run, "--config", config_file)
+    (run / RECORD).unlink()
+    contradiction = invoke(image_folder, "--out", run, "--resume", "--size", 128)
+    assert isinstance(contradiction.exception, OrinspectError)
+    assert "--size contradicts" in str(contradiction.exception)
+    again = invoke(image_folder, "--out", run, "--resume", "--seed", 0, "--config", config_file)
+    assert again.exit_code == 0, again.output
+    assert (run / RECORD).is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--minutes", 1, "--epochs", 1), "not both"),
+        (("--size", 100), "multiple of 32"),
+        (("--method", "simclr"), "use one of"),
+        (("--encoder", "tf_efficientnet_lite"), "did you mean 'tf_efficientnet_lite"),
+        (("--init", "nowhere.safetensors"), "nowhere.safetensors: cannot be read"),
+        (("--resume",), "no run to resume"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_writes_nothing(
+    arguments: tuple[object, ...], message: str, image_folder: Path, tmp_path: Path
+) -> None:
+    result = invoke(image_folder, "--out", tmp_path / "run", *arguments)
+    assert isinstance(result.exception, OrinspectError)
+    assert message in str(result.exception) and "\n" not in str(result.exception)
+    assert result.exception.exit_code == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_resume_and_force_exclude_each_other(image_folder: Path, tmp_path: Path) -> None:
+    result = invoke(image_folder, "--out", tmp_path, "--resume", "--force")
+    assert result.exit_code == 2 and "pass one of them" in result.stderr
+
+
+def test_help_has_an_example() -> None:
+    assert "Example:  orinspect pretrain" in invoke("--help").stdout

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from orinspect_edge_runtime.errors import CheckFailed, ConfigError, InputError
+from orinspect_train import alignment, methods, training
+from orinspect_train.alignment import Alignment
+from orinspect_train.checkpoint import Checkpoint, read_checkpoint
+from orinspect_train.config import PretrainConfig, read_config, to_toml
+from orinspect_train.metrics_log import Row, read_log
+from orinspect_train.pretrain import open_encoder, pretrain
+from orinspect_train.run import load_encoder
+from orinspect_train.run_folder import CHECKPOINT, CONFIG, METRICS, WEIGHTS, is_finished
+
+Tiny = Callable[..., PretrainConfig]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    # Sums over several threads are grouped by their number; the curves compared here must come from equal ones.
+    torch.set_num_threads(1)
+
+
+def curve(run: Path) -> list[tuple[Any, ...]]:
+    """The log without the seconds."""
+    return [(r.step, r.images_seen, r.loss, r.embedding_std, r.effective_rank, r.lr) for r in read_log(run / METRICS)]
+
+
+def last(run: Path) -> Checkpoint:
+    checkpoint = read_checkpoint(run / CHECKPOINT)
+    assert checkpoint is not None
+    return checkpoint
+
+
+def equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Path:
+    """A run that nothing interrupted: 20 images, 10 steps."""
+    torch.set_num_threads(1)
+    config = PretrainConfig(
+        encoder="test_efficientnet", init="scratch", size=64, epochs=2, batch_size=4, precision="fp32",
+        log_every=1, checkpoint_every=3,
+    )  # fmt: skip
+    run = tmp_path_factory.mktemp("straight") / "run"
+    pretrain(image_folder, run, config)
+    return run
+
+
+def test_a_run_leaves_its_encoder_its_configuration_and_its_curve(straight: Path) -> None:
+    encoder, record = load_encoder(straight)
+    config = read_config(straight / CONFIG)
+    assert (config.encoder, config.learning_rate, config.frozen_stages) == (encoder.name, 1e-3, 0)
+    assert record["preprocess"] == {"height": 64, "width": 64, "resize": "stretch", "bit_depth": 16}
+    assert set(record["alignment"]) == {"measure", "unadapted", "adapted"}
+    assert (record["method"], record["init"]) == ("synthetic_defects", "scratch")
+    steps = curve(straight)
+    assert [row[0] for row in steps] == list(range(1, 11))
+    assert steps[-1][1] == 40
+    assert all(np.isfinite(row[2]) and row[4] >= 1 for row in steps)
+    rates = [row[5] for row in steps]
+    assert max(rates) < 1e-3 * 1.0001 and rates[-1] < 0.1 * max(rates)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 10])
+def test_an_interrupted_run_goes_on_bit_for_bit(
+    step: int, straight: Path, image_folder: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = training.Keeper._log
+
+    def interrupting(self: Any, trainer: Any, module: Any, number: int, *rest: Any) -> None:
+        log(self, trainer, module, number, *rest)
+        if number == step:
+            raise Killed
+
+    run = tmp_path / "run"
+    monkeypatch.setattr(training.Keeper, "_log", interrupting)
+    with pytest.raises(Killed):
+        pretrain(image_folder, run, tiny())
+    monkeypatch.undo()
+    assert not is_finished(run)
+    with pytest.raises(InputError, match="not finished"):
+        load_encoder(run)
+    torch.rand(step)
+    np.random.default_rng().random(step)
+    pretrain(image_folder, run, read_config(run / CONFIG), resume=True)
+    assert curve(run) == curve(straight)
+    assert equal(last(run).model, last(straight).model)
+    assert (run / WEIGHTS).read_bytes() == (straight / WEIGHTS).read_bytes()
+
+
+def test_a_killed_process_goes_on_bit_for_bit(straight: Path, image_folder: Path, tmp_path: Path, tiny: Tiny) -> None:
+    run, file = tmp_path / "run", tmp_path / "c.toml"
+    file.write_bytes(to_toml(tiny()))
+    program = (
+        "import sys, torch; from pathlib import Path; torch.set_num_threads(1)\n"
+        "from orinspect_train.config import read_config; from orinspect_train.pretrain import pretrain\n"
+        "data, run, file = map(Path, sys.argv[1:]); pretrain(data, run, read_config(file))"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, "-c", program, image_folder, run, file], env=environment)
+    try:
+        deadline = time.monotonic() + 120
+        while len(read_log(run / METRICS)) < 4 and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == -signal.SIGKILL and not is_finished(run)
+    assert last(run).step >= 3
+    pretrain(image_folder, run, read_config(run / CONFIG), resume=True)
+    assert curve(run) == curve(straight)
+    assert (run / WEIGHTS).read_bytes() == (straight / WEIGHTS).read_bytes()
+
+
+def test_ctrl_c_is_an_interruption(
+    image_folder: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(training.Keeper, "_log", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(image_folder, tmp_path / "run", tiny())
+    assert signal.getsignal(signal.SIGINT) == handler
+
+
+def test_a_resumed_run_must_see_the_same_images(image_folder: Path, straight: Path, tmp_path: Path) -> None:
+    data, run = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    for path in image_folder.iterdir():
+        (data / path.name).write_bytes(path.read_bytes())
+    Image.new("L", (64, 64)).save(data / "00.png")
+    (run / "checkpoints").mkdir(parents=True)
+    for name in (CONFIG, CHECKPOINT):
+        (run / name).write_bytes((straight / name).read_bytes())
+    with pytest.raises(InputError, match="it began with other images"):
+        pretrain(data, run, read_config(run / CONFIG), resume=True)
+
+
+def test_another_seed_gives_another_curve(straight: Path, image_folder: Path, tmp_path: Path, tiny: Tiny) -> None:
+    pretrain(image_folder, tmp_path / "run", tiny(seed=1))
+    assert curve(tmp_path / "run") != curve(straight)
+
+
+@pytest.mark.parametrize("helped", [True, False])
+def test_the_encoder_is_adapted_only_if_that_helped(
+    helped: bool, image_folder: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = iter([0.6, 0.7 if helped else 0.5])
+
+    def measured(*_: Any) -> Alignment:
+        value = next(values)
+        return Alignment({"stain": value, "missing": value, "scratch": value})
+
+    monkeypatch.setattr(alignment, "measure", measured)
+    run, config = tmp_path / "run", tiny(epochs=1)
+    outcome = pretrain(image_folder, run, config)
+    encoder, record = load_encoder(run)
+    assert outcome.adapted is record["adapted"] is helped
+    assert record["alignment"]["unadapted"]["mean"] == pytest.approx(0.6)
+    initial = open_encoder(config).trunk.state_dict()
+    assert equal(encoder.trunk.state_dict(), initial) is not helped
+
+
+def test_no_epochs_publish_the_encoder_as_it_starts(image_folder: Path, tmp_path: Path, tiny: Tiny) -> None:
+    outcome = pretrain(image_folder, tmp_path / "run", tiny(epochs=0))
+    encoder, record = load_encoder(tmp_path / "run")
+    assert (outcome.steps, record["adapted"], record["alignment"]) == (0, False, {})
+    assert equal(encoder.trunk.state_dict(), open_encoder(tiny()).trunk.state_dict())
+
+
+def test_minutes_bound_the_whole_run(image_folder: Path, tmp_path: Path, tiny: Tiny) -> None:
+    start = time.monotonic()
+    outcome = pretrain(image_folder, tmp_path / "run", tiny(epochs=-1, minutes=0.1, precision="auto"))
+    seconds = time.monotonic() - start
+    assert 5 <= outcome.steps <= outcome.planned_steps
+    assert 0.3 * 6 < seconds < 1.5 * 6
+
+
+def test_frozen_parts_do_not_move(image_folder: Path, tmp_path: Path, tiny: Tiny) -> None:
+    config = tiny(epochs=1, frozen_stages=2, batch_norm="frozen")
+    pretrain(image_folder, tmp_path / "run", config)
+    before, after = open_encoder(config).trunk.state_dict(), last(tmp_path / "run").model
+    moved = {name for name, value in before.items() if not torch.equal(value, after[f"encoder.trunk.{name}"])}
+    assert moved
+    assert not any(
+        "running" in name or name.startswith(("conv_stem", "bn1", "blocks.0", "blocks.1.")) for name in moved
+    )
+
+
+def test_a_collapse_stops_the_run(
+    image_folder: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def collapsing(encoder: Any, size: int, gray: bool, devices: int) -> methods.Method:
+        method = methods._open_synthetic_defects(encoder, size, gray, devices)
+
+        def loss(normalise: Any, batch: Any) -> Any:
+            embedding, _ = encoder(normalise(batch["images"]))
+            # Agreement and nothing against it: one point for all images is the best answer.
+            return embedding.square().mean() * 100, embedding * 0 + 1
+
+        return methods.Method(method.render, method.heads, loss)
+
+    monkeypatch.setitem(methods.METHODS, "synthetic_defects", collapsing)
+    with pytest.raises(CheckFailed, match="collapsed .* use method"):
+        pretrain(image_folder, tmp_path / "run", tiny(epochs=6))
+    assert not is_finished(tmp_path / "run")
+
+
+def test_a_loss_that_is_no_number_stops_the_run(
+    image_folder: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflowing(encoder: Any, size: int, gray: bool, devices: int) -> methods.Method:
+        method = methods._open_synthetic_defects(encoder, size, gray, devices)
+
+        def loss(normalise: Any, batch: Any) -> Any:
+            value, embeddings = method.loss(normalise, batch)
+            return (value * 1e30) ** 2, embeddings
+
+        return methods.Method(method.render, method.heads, loss)
+
+    monkeypatch.setitem(methods.METHODS, "synthetic_defects", overflowing)
+    with pytest.raises(CheckFailed, match=r"step 1: the loss is inf; lower learning_rate"):
+        pretrain(image_folder, tmp_path / "run", tiny())
+    assert not is_finished(tmp_path / "run") and not (tmp_path / "run" / CHECKPOINT).exists()
+
+
+def test_more_devices_than_there_are_is_said(image_folder: Path, tmp_path: Path, tiny: Tiny) -> None:
+    with pytest.raises(ConfigError, match="--devices 0: this machine has"):
+        pretrain(image_folder, tmp_path / "run", tiny(), devices=0)
+
+
+def test_two_processes_train_one_encoder(image_folder: Path, tmp_path: Path, tiny: Tiny) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("on a machine with GPUs, devices are GPUs")
+    run = tmp_path / "run"
+    outcome = pretrain(image_folder, run, tiny(epochs=2), devices=2)
+    rows: list[Row] = read_log(run / METRICS)
+    assert outcome.steps == 5 and [row.step for row in rows] == [1, 2, 3, 4, 5]
+    assert rows[-1].images_seen == 40
+    assert json.loads((run / "encoder.json").read_bytes())["method"] == "synthetic_defects"

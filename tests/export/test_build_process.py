@@ -126,8 +126,13 @@ with engines.new_engine(pathlib.Path({str(tmp_path)!r}), spec) as folder:
     build_process.build_in_process(folder, {RECORDER!r}, bundle.read(spec.file), options, [options.effort], print)
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "RECORDED_FATE": "sleep"}
+    # A test run started in the background has SIGINT ignored, and so would its children.
     parent = subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", code],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())

@@ -132,7 +132,7 @@ with engines.new_engine(pathlib.Path({str(tmp_path)!r}), spec) as folder:
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  one thread here
     )
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())

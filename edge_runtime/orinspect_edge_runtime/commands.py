@@ -177,7 +177,7 @@ def evaluate(bundle: Path, dataset: Path, recipe: str | None, report: Path | Non
     from orinspect_edge_runtime.report import evaluation_page, write_report
 
     images = read_dataset(dataset)
-    with Detector.load(bundle, recipe, threads=threads) as detector:
+    with Detector.load(bundle, recipe, threads=threads, throughput=True) as detector:
         with shares("evaluate") as show:
             result = run_evaluation(detector, images, progress=show)
         if report is not None:

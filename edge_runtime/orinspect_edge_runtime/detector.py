@@ -47,7 +47,7 @@ class Verdict:
 
 
 class Detector:
-    """A bundle with one recipe, ready to score. Load it with `Detector.load`; one thread uses it at a time."""
+    """A bundle with one recipe, ready to score. Load it with `Detector.load`; `concurrency` threads may use it at once."""
 
     def __init__(self, bundle: Bundle, recipe: Recipe, backend: Backend) -> None:
         self.bundle = bundle
@@ -58,9 +58,15 @@ class Detector:
 
     @classmethod
     def load(
-        cls, path: Path | str | Bundle, recipe: str | None = None, *, backend: str = "onnxruntime", threads: int = 0
+        cls,
+        path: Path | str | Bundle,
+        recipe: str | None = None,
+        *,
+        backend: str = "onnxruntime",
+        threads: int = 0,
+        throughput: bool = False,
     ) -> Detector:
-        """Open a bundle with a recipe (by name; none needed when there is one).
+        """Open a bundle with a recipe (by name; none needed when there is one). The options are those of `open_backend`.
 
         Raises BundleError or RecipeError: damaged, missing, or a recipe fitted through another graph.
         """
@@ -74,7 +80,9 @@ class Detector:
             raise RecipeError(
                 f"recipe {chosen.name!r} was fitted through another {chosen.precision} graph; fit it again"
             )
-        opened = open_backend(bundle.read(spec.file), spec, name=backend, threads=threads, bundle=bundle.path)
+        opened = open_backend(
+            bundle.read(spec.file), spec, name=backend, threads=threads, throughput=throughput, bundle=bundle.path
+        )
         opened.set_inputs(_resident(chosen, bundle, head))
         return cls(bundle, chosen, opened)
 
@@ -82,6 +90,11 @@ class Detector:
     def description(self) -> str:
         """What runs: library, device and precision, in words."""
         return f"{self.recipe.precision} on {self._backend.description}"
+
+    @property
+    def concurrency(self) -> int:
+        """Calls from several threads that are worth having under way at once."""
+        return self._backend.concurrency
 
     def __call__(self, image: Frame | NDArray[Any] | Path | str) -> Verdict:
         """Verdict on a frame, a uint8 array ([h, w] or RGB [h, w, 3]) or an image file."""

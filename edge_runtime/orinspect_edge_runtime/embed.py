@@ -10,8 +10,9 @@ import numpy as np
 from orinspect_edge_runtime import durable
 from orinspect_edge_runtime.backends import open_backend
 from orinspect_edge_runtime.bundle import Bundle
+from orinspect_edge_runtime.features import run_all
 from orinspect_edge_runtime.heads import HEADS, neutral_inputs
-from orinspect_edge_runtime.preprocess import Frame, Skipped, fit_to_model, read_frames
+from orinspect_edge_runtime.preprocess import Frame, Skipped, read_frames
 
 
 def _as_they_are(frames: Iterable[Frame]) -> Iterator[Frame]:
@@ -35,10 +36,10 @@ def embed_images(
     """
     spec = bundle.manifest.graph(precision, HEADS[0])
     names, embeddings = [], []
-    with open_backend(bundle.read(spec.file), spec, threads=threads) as backend:
+    with open_backend(bundle.read(spec.file), spec, threads=threads, throughput=True) as backend:
         backend.set_inputs(neutral_inputs(spec.head, bundle.manifest.encoder))
-        for frame in each(read_frames(paths, bundle.manifest.preprocess, skipped)):
-            outputs = backend.run(fit_to_model(frame.pixels, bundle.manifest.preprocess)[None])
+        frames = read_frames(paths, bundle.manifest.preprocess, skipped)
+        for frame, outputs in run_all(backend, each(frames), bundle.manifest.preprocess):
             embeddings.append(outputs["embedding"][0].copy())
             names.append(frame.source)
     dim = bundle.manifest.encoder.embedding_dim

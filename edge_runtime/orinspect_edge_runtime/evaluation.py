@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 
 from orinspect_edge_runtime import metrics
 from orinspect_edge_runtime.dataset import LabelledImage
-from orinspect_edge_runtime.detector import Detector
+from orinspect_edge_runtime.detector import Detector, Verdict
 from orinspect_edge_runtime.errors import ImageError, InputError
-from orinspect_edge_runtime.preprocess import Skipped, decode_ahead, too_many_skipped
+from orinspect_edge_runtime.in_order import in_order
+from orinspect_edge_runtime.preprocess import Frame, Skipped, decode_ahead, too_many_skipped
 
 
 @dataclass(frozen=True)
@@ -79,15 +81,20 @@ def evaluate(
     """
     scored, skipped = [], list[Skipped]()
     frames = decode_ahead([image.path for image in images], detector.bundle.manifest.preprocess)
-    for number, (image, (path, frame)) in enumerate(zip(images, frames, strict=True)):
+
+    def judge(read: tuple[Path, Frame | ImageError]) -> Verdict | ImageError:
+        return read[1] if isinstance(read[1], ImageError) else detector(read[1])
+
+    judged = in_order(judge, frames, threads=detector.concurrency, ahead=detector.concurrency)
+    for number, (image, (_, outcome)) in enumerate(zip(images, judged, strict=True)):
         if progress is not None:
             progress(number / len(images))
-        if isinstance(frame, ImageError):
-            skipped.append(Skipped(path, str(frame)))
+        verdict = outcome.result()
+        if isinstance(verdict, ImageError):
+            skipped.append(Skipped(image.path, str(verdict)))
             if len(skipped) > 0.05 * len(images):
-                raise too_many_skipped(skipped, len(images)) from frame
+                raise too_many_skipped(skipped, len(images)) from verdict
             continue
-        verdict = detector(frame)
         scored.append(
             ScoredImage(
                 str(image.path), image.kind, image.is_defective, verdict.score, verdict.is_anomalous, verdict.group

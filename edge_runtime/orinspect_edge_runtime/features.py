@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orinspect_edge_runtime.backends import Backend
+from orinspect_edge_runtime.in_order import in_order
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, fit_to_model
 from orinspect_edge_runtime.scorers import Scorer
 
@@ -25,15 +26,26 @@ class Features:
 
 
 def extract(backend: Backend, frames: Iterable[Frame], spec: PreprocessSpec) -> Features:
-    """Features of all frames, one at a time: an embedding must not depend on its neighbours in a batch."""
+    """Features of all frames, each run by itself: an embedding must not depend on its neighbours in a batch."""
     embedding, patches = [], []
-    for frame in frames:
-        outputs = backend.run(fit_to_model(frame.pixels, spec)[None])
+    for _, outputs in run_all(backend, frames, spec):
         embedding.append(outputs["embedding"][0].copy())
         patches.append(outputs["patches"][0].copy())
     if not embedding:
         return Features(np.zeros((0, 0), np.float32), np.zeros((0, 0, 0), np.float32))
     return Features(np.stack(embedding), np.stack(patches))
+
+
+def run_all(
+    backend: Backend, frames: Iterable[Frame], spec: PreprocessSpec
+) -> Iterator[tuple[Frame, dict[str, Floats]]]:
+    """Each frame with its outputs, in order; as many at once as the backend likes."""
+
+    def run(frame: Frame) -> dict[str, Floats]:
+        return backend.run(fit_to_model(frame.pixels, spec)[None])
+
+    for frame, outputs in in_order(run, frames, threads=backend.concurrency, ahead=backend.concurrency):
+        yield frame, outputs.result()
 
 
 def assign_groups(arrays: Mapping[str, NDArray[Any]], embedding: Floats) -> NDArray[np.intp]:

@@ -64,7 +64,7 @@ def fit_recipe(
 ) -> Recipe:
     """A recipe for the good images `frames`. Raises InputError when they are fewer than four."""
     spec = bundle.manifest.graph(options.precision, SCORERS[options.scorer].head)
-    with open_backend(bundle.read(spec.file), spec) as backend:
+    with open_backend(bundle.read(spec.file), spec, throughput=True) as backend:
         backend.set_inputs(neutral_inputs(spec.head, bundle.manifest.encoder))
         features = extract(backend, frames, bundle.manifest.preprocess)
         description = backend.description

@@ -21,6 +21,8 @@ from orinspect_edge_runtime.errors import InputError
 
 MOST_GROUPS = 6
 FEWEST_IN_GROUP = 10
+# A smaller share comes and goes with the precision of the encoder; `--groups` can still ask for it.
+SMALLEST_SHARE = 0.1
 ENOUGH_STRENGTH = 0.9
 # Distance between two groups over their spread along the line between them (Ashman et al. 1994, doi 10.1086/117248).
 # One Gaussian cut in the middle has 2.65, a uniform distribution 3.46, two kinds of solar cell 7 and more.
@@ -106,8 +108,8 @@ def standardisation(values: NDArray[Any]) -> tuple[Floats, Floats]:
 def prediction_strengths(values: Floats, most: int, seed: int) -> tuple[float, ...]:
     """Mean prediction strength of 1, 2, ... groups, up to `most` or what the number of images allows.
 
-    A split counts 0 when two of its groups do not lie apart, or when its smallest group has fewer than
-    FEWEST_IN_GROUP / 2 images of the half: a model of "good" cannot be fitted to a handful.
+    A split counts 0 when two of its groups do not lie apart, or when its smallest group has fewer images of the half
+    than FEWEST_IN_GROUP / 2 or SMALLEST_SHARE: a model of "good" cannot be fitted to a handful.
     """
     strengths = [1.0]
     for count in range(2, min(most, len(values) // (2 * FEWEST_IN_GROUP)) + 1):
@@ -129,7 +131,7 @@ def _strength(first: Floats, second: Floats, count: int, rng: np.random.Generato
     table = np.zeros((count, count))
     np.add.at(table, (own, told), 1)
     sizes = table.sum(axis=1)
-    if min(sizes.min(), table.sum(axis=0).min()) < max(2, FEWEST_IN_GROUP // 2):
+    if min(sizes.min(), table.sum(axis=0).min()) < max(FEWEST_IN_GROUP / 2, SMALLEST_SHARE * len(second)):
         return 0.0
     if _separation(second, told, centroids) < ENOUGH_SEPARATION:
         return 0.0

@@ -27,9 +27,13 @@ _COLOURS = np.array(
 
 
 def heat_map(anomaly_map: NDArray[np.float32], threshold: float) -> Pixels:
-    """uint8 [h, w, 3] colours of a map: black at 0 (a usual good patch), half scale at the threshold."""
-    scale = max(2 * threshold, 1e-6)
-    position = np.clip(anomaly_map / scale, 0, 1) * (len(_COLOURS) - 1)
+    """uint8 [h, w, 3] colours of a map: black at 0 (a usual good patch), half scale at the threshold.
+
+    A value v has the place v / (v + threshold): the same colour in every picture, and defects many times above the
+    threshold still differ.
+    """
+    above = np.maximum(anomaly_map, 0)
+    position = above / (above + max(threshold, 1e-6)) * (len(_COLOURS) - 1)
     low = np.minimum(position.astype(np.intp), len(_COLOURS) - 2)
     part = (position - low)[..., None].astype(np.float32)
     mixed = _COLOURS[low] * (1 - part) + _COLOURS[low + 1] * part

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from orinspect_edge_runtime.errors import ConfigError, ImageError, InputError
+from orinspect_edge_runtime.in_order import in_order
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # Only these readers are tried: Pillow has dozens more, and hands PostScript to Ghostscript, whatever the suffix says.
@@ -204,14 +204,11 @@ def decode_ahead(paths: list[Path], spec: PreprocessSpec) -> Iterator[tuple[Path
 
     A thread decodes the next frames while the caller works on one: decoding takes a third of a small encoder's time.
     """
-    ahead: deque[tuple[Path, Future[Frame]]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
-        for index, path in enumerate(paths):
-            ahead.append((path, pool.submit(read_frame, path, spec, index)))
-            if len(ahead) > DECODED_AHEAD:
-                yield _decoded(*ahead.popleft())
-        while ahead:
-            yield _decoded(*ahead.popleft())
+    decoded = in_order(
+        lambda item: read_frame(item[1], spec, item[0]), enumerate(paths), threads=1, ahead=DECODED_AHEAD
+    )
+    for (_, path), frame in decoded:
+        yield _decoded(path, frame)
 
 
 def _decoded(path: Path, frame: Future[Frame]) -> tuple[Path, Frame | ImageError]:

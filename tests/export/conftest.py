@@ -44,7 +44,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory, frames: Frames) -> Callab
 
     def make(name: str, **preprocess: Any) -> Path:
         torch.manual_seed(0)
-        encoder = Encoder(name)
+        encoder = Encoder(name, SIZE)
         batch = torch.from_numpy(frames).permute(0, 3, 1, 2).float() / 127.5 - 1
         for module in encoder.modules():
             if isinstance(module, torch.nn.BatchNorm2d):

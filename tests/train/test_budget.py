@@ -39,7 +39,7 @@ def test_the_probe_leaves_the_model_and_the_random_state_as_they_were(
     tiny: Callable[..., PretrainConfig], textured: Callable[..., np.ndarray]
 ) -> None:
     config = tiny(precision="auto").resolved()
-    encoder = Encoder(config.encoder)
+    encoder = Encoder(config.encoder, config.size)
     module = Pretraining(encoder, METHODS[config.method](encoder, config.size, True, 1), config)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     random = torch.random.get_rng_state()
@@ -54,7 +54,7 @@ def test_bf16_is_taken_only_when_it_is_clearly_faster(
     tiny: Callable[..., PretrainConfig], textured: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tiny(precision="auto").resolved()
-    encoder = Encoder(config.encoder)
+    encoder = Encoder(config.encoder, config.size)
     module = Pretraining(encoder, METHODS[config.method](encoder, config.size, True, 1), config)
     for bf16_seconds, expected in ((0.95, "fp32"), (0.8, "bf16")):
         seconds = {"fp32": 1.0, "bf16": bf16_seconds}

@@ -13,7 +13,7 @@ SMALL = "test_efficientnet"
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
     torch.manual_seed(0)
-    return Encoder(SMALL).eval()
+    return Encoder(SMALL, 64).eval()
 
 
 def test_the_embedding_is_mean_maximum_and_deviation_of_the_deepest_stage(encoder: Encoder) -> None:
@@ -52,7 +52,7 @@ def test_a_constant_stage_has_a_finite_gradient(encoder: Encoder) -> None:
 def test_freezing_spares_what_lies_deeper(name: str) -> None:
     counts = []
     for stages in range(6):
-        encoder = Encoder(name)
+        encoder = Encoder(name, 64)
         freeze_stages(encoder, stages)
         trained = [parameter.requires_grad for parameter in encoder.parameters()]
         assert trained == sorted(trained), "a frozen parameter follows a trained one"
@@ -62,7 +62,7 @@ def test_freezing_spares_what_lies_deeper(name: str) -> None:
 
 
 def test_two_frozen_stages_of_lite0_are_the_stem_and_blocks_0_and_1() -> None:
-    encoder = Encoder("tf_efficientnet_lite0")
+    encoder = Encoder("tf_efficientnet_lite0", 64)
     freeze_stages(encoder, 2)
     frozen = {".".join(n.split(".")[:2]) for n, p in encoder.trunk.named_parameters() if not p.requires_grad}
     assert frozen == {"conv_stem.weight", "bn1.weight", "bn1.bias", "blocks.0", "blocks.1"}
@@ -70,12 +70,25 @@ def test_two_frozen_stages_of_lite0_are_the_stem_and_blocks_0_and_1() -> None:
 
 def test_an_unknown_encoder_names_its_nearest_neighbour() -> None:
     with pytest.raises(ConfigError, match="no encoder 'resnet_18': did you mean 'resnet18'"):
-        Encoder("resnet_18")
+        Encoder("resnet_18", 64)
 
 
 def test_an_encoder_without_the_stage_is_refused() -> None:
-    with pytest.raises(ConfigError, match="has 4 feature stages, numbered from 0; 4 is not one"):
-        Encoder("test_convnext")
+    with pytest.raises(ConfigError, match=r"has 4 feature stages, numbered from 0; \(4,\) are not"):
+        Encoder("test_convnext", 64, layers=(4,))
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "embedding", "shallow"),
+    [("resnet18", (2, 3), 4, 2), ("convnext_atto", (1, 2), 3, 1), ("vit_tiny_patch16_224", (0, 1), 2, 0)],
+)
+def test_patches_come_from_strides_8_and_16(name: str, layers: tuple[int, ...], embedding: int, shallow: int) -> None:
+    encoder = Encoder(name, 96).eval()
+    assert (encoder.layers, encoder.embedding_layer, encoder.shallow_stages) == (layers, embedding, shallow)
+    with torch.inference_mode():
+        pooled, patches = encoder(torch.zeros(1, 3, 96, 96))
+    assert pooled.shape == (1, encoder.embedding_dim)
+    assert patches.shape == (1, 36, encoder.patch_dim)
 
 
 def test_the_normalisation_is_the_models_own() -> None:

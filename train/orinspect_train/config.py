@@ -27,7 +27,6 @@ BY_MINUTES = -1
 BY_INIT = -1
 # Value 0 of learning_rate stands for these: weights worth keeping move slowly.
 RATE_PRETRAINED, RATE_SCRATCH = 1e-4, 1e-3
-FROZEN_STAGES_PRETRAINED = 2
 
 # Smallest and largest value of each number.
 RANGES: dict[str, tuple[float, float]] = {
@@ -59,8 +58,9 @@ class PretrainConfig:
     images included; epochs: passes over the images instead, 0 publishes the encoder as it starts (-1: by minutes).
     batch_size: images a step and device. learning_rate: of the encoder (0: 1e-4, from scratch 1e-3).
     head_learning_rate: of the heads, which are dropped in the end. frozen_stages: shallow feature stages left as they
-    are (-1: 2, from scratch 0). batch_norm: statistics `frozen` or `trained` (auto: trained only from scratch).
-    precision: of the forward pass (auto: the faster one). held_out: share of images kept for the alignment check.
+    are (-1: those of stride 2 and 4, from scratch 0). batch_norm: statistics `frozen` or `trained` (auto: trained from
+    scratch only). precision: of the forward pass (auto: the faster one). held_out: share of images kept for the
+    alignment check.
     max_images: a seeded choice of so many is used. workers: processes that render batches. seed: of everything random.
 
     Raises ConfigError naming the field for a value out of range.
@@ -116,9 +116,7 @@ class PretrainConfig:
         return dataclasses.replace(
             self,
             learning_rate=self.learning_rate or (RATE_SCRATCH if scratch else RATE_PRETRAINED),
-            frozen_stages=(
-                (0 if scratch else FROZEN_STAGES_PRETRAINED) if self.frozen_stages == BY_INIT else self.frozen_stages
-            ),
+            frozen_stages=0 if scratch and self.frozen_stages == BY_INIT else self.frozen_stages,
             batch_norm=("trained" if scratch else "frozen") if self.batch_norm == "auto" else self.batch_norm,
         )
 

@@ -99,12 +99,22 @@ def _adaptation_table(results: dict[str, Evaluation], out: Path) -> Table:
         for name, tag in (("encoder of the run", "fp32"), ("unadapted encoder", "unadapted"))
     )
     gain = 100 * (auroc_of(results["fp32"]) - auroc_of(results["unadapted"]))
-    alignment = json.dumps(_record(out).get("alignment", {}))
     caption = (
-        f"Image AUROC, fp32. Difference on all cells: {gain:+.2f} points on this one split. "
-        f"The run's own label-free test: {alignment}"
+        f"Image AUROC, fp32. Difference on all cells: {gain:+.2f} points on this one split. {_alignment(_record(out))}"
     )
     return Table("Adapted against unadapted, same scorer", ("encoder", "all", "mono", "poly"), rows, caption)
+
+
+def _alignment(record: dict[str, Any]) -> str:
+    """The run's own label-free test in words."""
+    found = record["alignment"]
+    if not found:
+        return "Nothing was adapted."
+    kinds = ", ".join(
+        f"{kind} {found['unadapted'][kind]:.3f} to {found['adapted'][kind]:.3f}" for kind in found["unadapted"]
+    )
+    verdict = "passed" if record["adapted"] else "not passed, so the unadapted encoder is used in both rows"
+    return f"The run's own label-free test ({found['measure']}), before to after adaptation: {kinds}: {verdict}."
 
 
 def _precision_table(results: dict[str, Evaluation], bundle: Bundle) -> Table:

@@ -12,9 +12,10 @@ from torch.nn import functional
 
 from orinspect_edge_runtime.errors import ConfigError
 
-# Patches come from stages of stride 8 and 16, the embedding from stride 32 (feature stages of timm, shallow to deep).
-PATCH_LAYERS = (2, 3)
-EMBEDDING_LAYER = 4
+# Patches come from the stages of these strides, the embedding from the deepest stage.
+PATCH_STRIDES = (8, 16)
+# Stages up to this stride see edges and colours, which need no adaptation.
+SHALLOW_STRIDE = 4
 # Keeps the gradient of the standard deviation finite where a channel is constant; far below any feature's variance.
 VARIANCE_FLOOR = 1e-6
 
@@ -22,18 +23,24 @@ VARIANCE_FLOOR = 1e-6
 class Encoder(nn.Module):
     """Embedding and patch features of normalised images.
 
-    name: of a timm model that gives feature stages. layers: the stages the patches are made of, shallow to deep.
-    embedding_layer: the stage that is pooled. Raises ConfigError when timm has no such model, or it has no such stage.
+    name: of a timm model that gives feature stages. size: side of the square images, pixels; only a transformer with
+    learned positions depends on it. layers: the stages the patches are made of, shallow to deep; without them those of
+    PATCH_STRIDES, which for a transformer are its last blocks but one. The deepest stage is pooled into the embedding.
+    Raises ConfigError when timm has no such model, or it has no such stage.
     """
 
-    def __init__(
-        self, name: str, layers: tuple[int, ...] = PATCH_LAYERS, embedding_layer: int = EMBEDDING_LAYER
-    ) -> None:
+    def __init__(self, name: str, size: int, layers: tuple[int, ...] | None = None) -> None:
         super().__init__()
-        self.name, self.layers, self.embedding_layer = name, tuple(layers), embedding_layer
-        self.trunk = _open_trunk(name, (*layers, embedding_layer))
+        self.name = name
+        self.trunk = _open_trunk(name, size)
         self.reductions: tuple[int, ...] = tuple(self.trunk.feature_info.reduction())
         self.channels: tuple[int, ...] = tuple(self.trunk.feature_info.channels())
+        self.embedding_layer = len(self.reductions) - 1
+        self.layers = tuple(layers) if layers else self._patch_layers()
+        if not set(self.layers) <= set(range(self.embedding_layer + 1)):
+            raise ConfigError(
+                f"the encoder {name!r} has {len(self.reductions)} feature stages, numbered from 0; {self.layers} are not"
+            )
 
     @property
     def patch_dim(self) -> int:
@@ -44,6 +51,11 @@ class Encoder(nn.Module):
     def embedding_dim(self) -> int:
         """Length E of the embedding: mean, maximum and standard deviation of the embedding layer's channels."""
         return 3 * self.channels[self.embedding_layer]
+
+    @property
+    def shallow_stages(self) -> int:
+        """Number of stages that a pretrained encoder keeps as they are."""
+        return sum(reduction <= SHALLOW_STRIDE for reduction in self.reductions)
 
     @property
     def stride(self) -> int:
@@ -79,6 +91,14 @@ class Encoder(nn.Module):
         stages = self.stages(images)
         return self.pool_embedding(stages), self.patch_map(stages).flatten(2).transpose(1, 2)
 
+    def _patch_layers(self) -> tuple[int, ...]:
+        layers = tuple(i for i, stride in enumerate(self.reductions[:-1]) if stride in PATCH_STRIDES)
+        if not layers:
+            raise ConfigError(
+                f"the encoder {self.name!r} has no feature stage of stride 8 or 16; use tf_efficientnet_lite0"
+            )
+        return layers
+
     def _to_grid(self, stage: Tensor, layer: int) -> Tensor:
         factor = self.stride // self.reductions[layer]
         return stage if factor == 1 else functional.avg_pool2d(stage, factor)
@@ -105,23 +125,19 @@ def freeze_stages(encoder: Encoder, count: int) -> None:
         parameter.requires_grad_(False)
 
 
-def _open_trunk(name: str, needed: tuple[int, ...]) -> Any:
+def _open_trunk(name: str, size: int) -> Any:
     if name not in timm.list_models():
         raise ConfigError(f"timm has no encoder {name!r}{_nearest(name)}")
     # Fused attention has no ONNX form; trunks with attention must train as they will be exported.
     set_fused_attn(False)
+    stated: Any = timm.get_pretrained_cfg(name)
+    sized = {"img_size": size} if stated is not None and stated.fixed_input_size else {}
     try:
-        trunk = timm.create_model(name, pretrained=False, features_only=True)
-    except (RuntimeError, AttributeError, TypeError, NotImplementedError) as error:
+        return timm.create_model(name, pretrained=False, features_only=True, **sized)
+    except (RuntimeError, AttributeError, TypeError, NotImplementedError, AssertionError) as error:
         raise ConfigError(
             f"the encoder {name!r} gives no feature stages ({error}); use tf_efficientnet_lite0"
         ) from error
-    stages = len(trunk.feature_info.reduction())
-    if max(needed) >= stages:
-        raise ConfigError(
-            f"the encoder {name!r} has {stages} feature stages, numbered from 0; {max(needed)} is not one"
-        )
-    return trunk
 
 
 def _nearest(name: str) -> str:

@@ -16,7 +16,7 @@ from orinspect_edge_runtime.errors import CheckFailed, ConfigError, InputError
 from orinspect_train import alignment, budget, metrics_log
 from orinspect_train.alignment import Alignment
 from orinspect_train.checkpoint import Checkpoint, Plan, read_checkpoint
-from orinspect_train.config import BY_MINUTES, PretrainConfig
+from orinspect_train.config import BY_INIT, BY_MINUTES, PretrainConfig
 from orinspect_train.encoder import Encoder, freeze_stages, normalisation
 from orinspect_train.images import ImageSet, read_images
 from orinspect_train.methods import METHODS
@@ -78,12 +78,13 @@ def open_encoder(config: PretrainConfig) -> Encoder:
     """The encoder with its initial weights; its shallow stages are frozen as configured."""
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
-        encoder = Encoder(config.encoder)
+        encoder = Encoder(config.encoder, config.size)
     if config.init == "imagenet":
         load_imagenet(encoder)
     elif config.init != "scratch":
         load_weights(encoder, Path(config.init))
-    freeze_stages(encoder, config.resolved().frozen_stages)
+    frozen = config.resolved().frozen_stages
+    freeze_stages(encoder, encoder.shallow_stages if frozen == BY_INIT else frozen)
     return encoder
 
 
@@ -110,7 +111,7 @@ class _Job:
             plan, deadline = self._checked(checkpoint.plan), math.inf
         module.steps = plan.steps
         done = self._train(module, plan, deadline, checkpoint)
-        before, after = Alignment(plan.unadapted), self._measure(module, "check after")
+        before, after = Alignment(plan.unadapted), self._measure(module, "check after", plan.precision)
         adapted = alignment.has_helped(before, after)
         if not adapted:
             self.encoder.trunk.load_state_dict(initial)
@@ -148,10 +149,10 @@ class _Job:
         """The plan, and when training must end (on time.monotonic()) to leave time for the check after it."""
         training = self.images.split(self.config.held_out).training
         config = dataclasses.replace(self.config, batch_size=min(self.config.batch_size, len(training)))
-        began = time.monotonic()
-        before = self._measure(module, "check before")
-        check_seconds = time.monotonic() - began
         speed = budget.probe_speed(module, training, config, self._device)
+        began = time.monotonic()
+        before = self._measure(module, "check before", speed.precision)
+        check_seconds = time.monotonic() - began
         deadline = math.inf
         if config.epochs == BY_MINUTES:
             deadline = self.started + 60 * config.minutes - check_seconds
@@ -184,12 +185,14 @@ class _Job:
         module.load_state_dict(done.model)
         return done
 
-    def _measure(self, module: Pretraining, stage: str) -> Alignment:
+    def _measure(self, module: Pretraining, stage: str, precision: str) -> Alignment:
         self.report(stage, 0.0, "")
         module.to(device=self._device, memory_format=torch.channels_last).eval()
         split = self.images.split(self.config.held_out)
         embed = alignment.embedder(module.embed)
-        found = alignment.measure(embed, split.training, split.held_out, self.config.seed)
+        # In the precision of the training, which is the faster one by far on some processors.
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16"):
+            found = alignment.measure(embed, split.training, split.held_out, self.config.seed)
         self.report(stage, 1.0, f"mean AUROC {found.mean:.3f}")
         return found
 

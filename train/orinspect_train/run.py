@@ -40,7 +40,6 @@ def encoder_record(
         "mean": list(mean),
         "std": list(std),
         "layers": list(encoder.layers),
-        "embedding_layer": encoder.embedding_layer,
         "preprocess": vars(preprocess),
         "adapted": adapted,
         "alignment": alignment or {},
@@ -66,7 +65,7 @@ def load_encoder(run: Path) -> tuple[Encoder, dict[str, Any]]:
     if hashlib.sha256(content).hexdigest() != record["weights_sha256"]:
         raise InputError(f"{run / WEIGHTS}: not the weights that {RECORD} names (damaged or mixed up); copy it again")
     try:
-        encoder = Encoder(record["name"], tuple(record["layers"]), record["embedding_layer"])
+        encoder = Encoder(record["name"], record["preprocess"]["height"], tuple(record["layers"]))
         encoder.trunk.load_state_dict(safetensors.torch.load(content))
     except (safetensors.SafetensorError, RuntimeError, KeyError, TypeError) as error:
         raise InputError(
@@ -130,7 +129,7 @@ def _read_record(run: Path) -> dict[str, Any]:
     try:
         record = json.loads(_read(where))
         version = int(record["format_version"])
-        missing = {"name", "layers", "embedding_layer", "mean", "std", "preprocess", "weights_sha256"} - set(record)
+        missing = {"name", "layers", "mean", "std", "preprocess", "weights_sha256"} - set(record)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{where}: damaged, or not of a run; copy it again") from error
     if version > FORMAT_VERSION:

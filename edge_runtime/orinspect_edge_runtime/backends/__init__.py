@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
@@ -21,10 +22,12 @@ Arrays = Mapping[str, NDArray[Any]]
 class Backend(Protocol):
     """A graph made ready to run. Use it as a context manager, or call `close()`: both free what it holds.
 
-    description says in words what really runs (library, version, device).
+    description says in words what really runs (library, version, device). concurrency: calls of `run` from several
+    threads that are worth having under way at once.
     """
 
     description: str
+    concurrency: int
 
     def set_inputs(self, arrays: Arrays) -> None:
         """Make a recipe's arrays resident (heads.py names them). Raises RecipeError when they do not fit the graph."""
@@ -42,36 +45,45 @@ class Backend(Protocol):
     ) -> None: ...
 
 
-def _open_onnxruntime(graph: bytes, spec: GraphSpec, threads: int, bundle: Path | None) -> Backend:
+@dataclass(frozen=True)
+class Opening:
+    """How to open a backend; see `open_backend`."""
+
+    threads: int = 0
+    throughput: bool = False
+    bundle: Path | None = None
+
+
+def _open_onnxruntime(graph: bytes, spec: GraphSpec, how: Opening) -> Backend:
     from orinspect_edge_runtime.backends.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(graph, spec, threads=threads)
+    return OnnxRuntimeBackend(graph, spec, threads=how.threads, throughput=how.throughput)
 
 
-def _open_tensorrt(graph: bytes, spec: GraphSpec, threads: int, bundle: Path | None) -> Backend:
+def _open_tensorrt(graph: bytes, spec: GraphSpec, how: Opening) -> Backend:
     from orinspect_edge_runtime.backends.tensorrt import open_engine
 
-    if bundle is None:
+    if how.bundle is None:
         raise InputError("an engine lies in a bundle: name the bundle's folder")
-    return open_engine(bundle, spec, hashlib.sha256(graph).hexdigest())
+    return open_engine(how.bundle, spec, hashlib.sha256(graph).hexdigest())
 
 
-def _open_auto(graph: bytes, spec: GraphSpec, threads: int, bundle: Path | None) -> Backend:
+def _open_auto(graph: bytes, spec: GraphSpec, how: Opening) -> Backend:
     """The engine when it is fit to run here, else onnxruntime; the description says why it is not the engine."""
     from orinspect_edge_runtime.engine import engine_folder
 
     why = "no engine was built"
-    if bundle is not None and engine_folder(bundle, spec).exists():
+    if how.bundle is not None and engine_folder(how.bundle, spec).exists():
         try:
-            return _open_tensorrt(graph, spec, threads, bundle)
+            return _open_tensorrt(graph, spec, how)
         except OrinspectError as error:
             why = str(error)
-    backend = _open_onnxruntime(graph, spec, threads, bundle)
+    backend = _open_onnxruntime(graph, spec, how)
     backend.description += f" ({why})"
     return backend
 
 
-BACKENDS: dict[str, Callable[[bytes, GraphSpec, int, Path | None], Backend]] = {
+BACKENDS: dict[str, Callable[[bytes, GraphSpec, Opening], Backend]] = {
     "onnxruntime": _open_onnxruntime,
     "tensorrt": _open_tensorrt,
     "auto": _open_auto,
@@ -79,12 +91,21 @@ BACKENDS: dict[str, Callable[[bytes, GraphSpec, int, Path | None], Backend]] = {
 
 
 def open_backend(
-    graph: bytes, spec: GraphSpec, *, name: str = "onnxruntime", threads: int = 0, bundle: Path | None = None
+    graph: bytes,
+    spec: GraphSpec,
+    *,
+    name: str = "onnxruntime",
+    threads: int = 0,
+    throughput: bool = False,
+    bundle: Path | None = None,
 ) -> Backend:
     """Open a graph's ONNX bytes. threads: CPU threads, 0 for all cores. bundle: its folder, where engines lie.
+
+    throughput: for jobs over many images. The threads then work on an image each, called from as many threads
+    (`concurrency`), instead of all on one: more images a second, but a longer wait for each.
 
     Raises InputError for an unknown name; CheckFailed when an engine was asked for that must not run here.
     """
     if name not in BACKENDS:
         raise InputError(f"backend {name!r} is not known: use one of {', '.join(BACKENDS)}")
-    return BACKENDS[name](graph, spec, threads, bundle)
+    return BACKENDS[name](graph, spec, Opening(threads, throughput, bundle))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import Any
 
@@ -15,13 +16,14 @@ from orinspect_edge_runtime.manifest import GraphSpec
 
 
 class OnnxRuntimeBackend:
-    """A graph in an onnxruntime CPU session; the head's inputs stay bound as OrtValues."""
+    """A graph in an onnxruntime CPU session; the head's inputs stay bound as OrtValues. `run` is safe from threads."""
 
-    def __init__(self, graph: bytes, spec: GraphSpec, *, threads: int = 0) -> None:
+    def __init__(self, graph: bytes, spec: GraphSpec, *, threads: int = 0, throughput: bool = False) -> None:
         import onnxruntime
 
+        self.concurrency = (threads or len(os.sched_getaffinity(0))) if throughput else 1
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1 if throughput else threads
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

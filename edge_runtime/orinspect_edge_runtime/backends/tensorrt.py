@@ -78,6 +78,7 @@ class TensorRTBackend:
             raise CheckFailed(f"a {engine.passport.kind} cannot be run by {kind}: build the engine again")
         self._passport, self._spec = engine.passport, spec
         self._batch = engine.passport.profile.get("batch", (1, 1, 1))[2]
+        self.concurrency = 1
         self._lock, self._pid, self._is_open = threading.RLock(), os.getpid(), True
         self._slots: list[Slot] = []
         self._graphs: dict[tuple[int, int], Any] = {}

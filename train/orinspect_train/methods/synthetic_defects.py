@@ -26,20 +26,19 @@ PATCH_POSITIVE_WEIGHT = 4.0
 
 
 class Heads(nn.Module):
-    """One linear map of the embedding to an image logit, one of each patch feature to a patch logit."""
+    """One linear map of the embedding to an image logit, one of each patch feature to a patch logit.
+
+    Nothing normalises in front: with a layer norm there, adapted encoders found fewer real defects.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        # Features of a pretrained trunk differ in scale by channel: without this the first steps are lost on it.
-        self.image_norm = nn.LayerNorm(encoder.embedding_dim)
         self.image = nn.Linear(encoder.embedding_dim, 1)
-        self.patch_norm = nn.LayerNorm(encoder.patch_dim)
         self.patch = nn.Linear(encoder.patch_dim, 1)
 
     def forward(self, embedding: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B] and [B, P]."""
-        image = self.image(self.image_norm(embedding)).squeeze(1)
-        return image, self.patch(self.patch_norm(patches)).squeeze(2)
+        return self.image(embedding).squeeze(1), self.patch(patches).squeeze(2)
 
 
 def open_method(encoder: Encoder, size: int, gray: bool) -> Method:

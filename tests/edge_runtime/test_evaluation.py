@@ -106,6 +106,7 @@ def fake_detector(fake_bundle: Bundle) -> Any:
     class FakeDetector:
         bundle = fake_bundle
         recipe = DETECTOR.recipe
+        concurrency = 2
 
         def __call__(self, frame: Any) -> Any:
             score = float(frame.pixels.max()) / 100

@@ -34,7 +34,7 @@ def same_partition(a: np.ndarray, b: np.ndarray) -> bool:
     return len(np.unique(np.stack([a, b], axis=1), axis=0)) == len(np.unique(a)) == len(np.unique(b))
 
 
-@pytest.mark.parametrize("sizes", [(120, 80), (60, 50, 40), (200, 25)])
+@pytest.mark.parametrize("sizes", [(120, 80), (60, 50, 40), (200, 40)])
 def test_kinds_are_found(sizes: tuple[int, ...]) -> None:
     values, truth = kinds(*sizes)
     groups = find_groups(values)
@@ -42,6 +42,12 @@ def test_kinds_are_found(sizes: tuple[int, ...]) -> None:
     assert same_partition(groups.labels, truth)
     assert groups.labels.tolist() == groups.assign(values).tolist()
     assert np.bincount(groups.labels).tolist() == sorted(sizes, reverse=True)
+
+
+def test_a_handful_is_no_kind_unless_asked_for() -> None:
+    values, truth = kinds(200, 15)
+    assert find_groups(values).count == 1
+    assert same_partition(find_groups(values, count=2).labels, truth)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -173,6 +173,8 @@ class _Job:
             module.load_state_dict(checkpoint.model)
             module.optimizer_state, module.first_step = checkpoint.optimizer, checkpoint.step
         metrics_log.start_log(self.run / METRICS, module.first_step)
+        # The check before it leaves the module in evaluation mode, and the trainer keeps what it finds.
+        module.train()
         if module.first_step < plan.steps:
             # Processes of several devices cannot share the terminal's bar.
             report = (lambda share, text: self.report("training", share, text)) if self.devices == 1 else None

@@ -13,7 +13,8 @@ G is the number of groups (kinds of good image that the recipe tells apart), M t
 patchcore (Roth et al. 2022, arXiv 2106.08265), on whitened patches z = (x - mean) @ projection:
     min over rows m of |z - b_m|^2, as the product of [2z, 1, onehot(group)] with the columns of `bank`, which are
     [b_m; -|b_m|^2; -penalty(group, m)]: rows of another group are out of reach, at no extra cost.
-padim (Defard et al. 2020, arXiv 2011.08785): |(x_p - mean[g, p]) @ factor[g, p]| with one Gaussian a position.
+padim (Defard et al. 2020, arXiv 2011.08785), on projected patches z_p = x_p @ projection:
+    |(z_p - mean[g, p]) @ factor[g, p]| with one Gaussian of `projected_dim` dimensions for each position and group.
 """
 
 from __future__ import annotations
@@ -26,6 +27,14 @@ from orinspect_edge_runtime.manifest import EncoderSpec, TensorSpec
 HEADS = ("patchcore", "padim")
 # Far beyond any squared distance between whitened patches; distances are always computed in float32.
 OTHER_GROUP_PENALTY = 1e6
+# Most dimensions of PaDiM's Gaussians: a factor holds the square of them for every position and group. 256 of them are
+# 38 MB a group at 144 positions; all 1,536 of a ResNet-50's patches would be 1.4 GB.
+MOST_PROJECTED = 256
+
+
+def projected_dim(patch_dim: int) -> int:
+    """Dimensions R of the projected patches of the padim head."""
+    return min(patch_dim, MOST_PROJECTED)
 
 
 def head_inputs(head: str, encoder: EncoderSpec) -> tuple[TensorSpec, ...]:
@@ -41,7 +50,12 @@ def head_inputs(head: str, encoder: EncoderSpec) -> tuple[TensorSpec, ...]:
     if head == "patchcore":
         shapes |= {"patch_mean": (dim,), "patch_projection": (dim, dim), "bank": (f"{dim + 1}+groups", "bank_rows")}
     elif head == "padim":
-        shapes |= {"patch_means": ("groups", positions, dim), "patch_factors": ("groups", positions, dim, dim)}
+        kept = projected_dim(dim)
+        shapes |= {
+            "patch_projection": (dim, kept),
+            "patch_means": ("groups", positions, kept),
+            "patch_factors": ("groups", positions, kept, kept),
+        }
     else:
         raise ValueError(f"unknown head {head!r}")
     return tuple(TensorSpec(name, "float32", shape) for name, shape in shapes.items())

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orinspect_edge_runtime.backends import open_backend
-from orinspect_edge_runtime.heads import HEADS
+from orinspect_edge_runtime.heads import HEADS, projected_dim
 from orinspect_edge_runtime.manifest import EncoderSpec, GraphSpec
 from orinspect_edge_runtime.scorers.patchcore import bank_columns
 from orinspect_edge_runtime.whitening import fit_whitening
@@ -74,16 +74,19 @@ def fit_heads(embedding: Floats, patches: Floats, rng: np.random.Generator) -> d
     places = np.concatenate([np.zeros(GROUPS, int), pool % patches.shape[1]])
     whitening = fit_whitening([patches.reshape(-1, patches.shape[2])])
     bank = bank_columns(whitening(patches[images, places]), labels[images], GROUPS)
+    kept = projected_dim(patches.shape[2])
+    projection = np.linalg.qr(rng.standard_normal((patches.shape[2], kept)))[0].astype(np.float32)
+    patches = patches @ projection
     means = np.stack([patches[labels == g].mean(axis=0) for g in range(GROUPS)])
     # Two diagonals, not symmetric and other ones for each group; the zeros beside them take no space in the file.
     deviation = patches.std(axis=0) + 0.1 * patches.std()
-    dim = patches.shape[2]
-    factor = (np.eye(dim) + 0.5 * np.eye(dim, k=1)) / deviation[:, None, :]
+    factor = (np.eye(kept) + 0.5 * np.eye(kept, k=1)) / deviation[:, None, :]
     factors = np.stack([factor * scale for scale in (1.0, 0.8)])
     return {
         "patchcore": group_arrays
         | {"patch_mean": whitening.mean, "patch_projection": whitening.projection, "bank": bank},
-        "padim": group_arrays | {"patch_means": means, "patch_factors": factors.astype(np.float32)},
+        "padim": group_arrays
+        | {"patch_projection": projection, "patch_means": means, "patch_factors": factors.astype(np.float32)},
     }
 
 

@@ -54,7 +54,8 @@ head_distance = Sqrt(head_squared)
 # Distances to every group's Gaussian, [G, P, B], then the one of the image's own group: the factors (the largest
 # arrays here) are read once for the whole batch, where picking them per image first would copy them per image.
 _PADIM = """
-head_patch = Unsqueeze(patches, head_axis_1)
+head_projected = MatMul(patches, patch_projection)
+head_patch = Unsqueeze(head_projected, head_axis_1)
 head_centred = Sub(head_patch, patch_means)
 head_columns = Transpose <perm = [1, 2, 0, 3]> (head_centred)
 head_z = MatMul(head_columns, patch_factors)

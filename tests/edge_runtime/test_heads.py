@@ -22,7 +22,11 @@ COMMON = {
 }
 OWN = {
     "patchcore": {"patch_mean": (7,), "patch_projection": (7, 7), "bank": ("8+groups", "bank_rows")},
-    "padim": {"patch_means": ("groups", 20, 7), "patch_factors": ("groups", 20, 7, 7)},
+    "padim": {
+        "patch_projection": (7, 7),
+        "patch_means": ("groups", 20, 7),
+        "patch_factors": ("groups", 20, 7, 7),
+    },
 }
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from orinspect_edge_runtime.gaussian import precision_factor
-from orinspect_edge_runtime.heads import OTHER_GROUP_PENALTY, head_inputs
+from orinspect_edge_runtime.heads import MOST_PROJECTED, OTHER_GROUP_PENALTY, head_inputs
 from orinspect_edge_runtime.manifest import EncoderSpec
 from orinspect_edge_runtime.metrics import auroc
 from orinspect_edge_runtime.scorers import SCORERS
@@ -188,6 +188,21 @@ def test_padim_with_fewer_images_than_dimensions_borrows_from_other_positions() 
         _, distances = Padim().raw_scores(arrays, embeddings, fresh, np.zeros(200, int))
         spread.append(float(distances.std() / distances.mean()))
     assert spread[1] < 0.8 * spread[0]
+
+
+def test_padim_projects_patches_of_many_dimensions() -> None:
+    rng = np.random.default_rng(3)
+    patches = rng.standard_normal((500, 4, MOST_PROJECTED + 144)).astype(np.float32)
+    groups, embeddings = np.zeros(500, int), np.zeros((500, 1), np.float32)
+    arrays = Padim().fit(embeddings, patches, groups, 1, seed=5)
+    projection = arrays["patch_projection"]
+    assert projection.shape == (MOST_PROJECTED + 144, MOST_PROJECTED)
+    np.testing.assert_allclose(projection.T @ projection, np.eye(MOST_PROJECTED), atol=1e-5)
+    assert arrays["patch_factors"].shape == (1, 4, MOST_PROJECTED, MOST_PROJECTED)
+    defective = patches + 0.5 * rng.standard_normal(patches.shape[2]).astype(np.float32)
+    clean, _ = Padim().raw_scores(arrays, embeddings, patches, groups)
+    bad, _ = Padim().raw_scores(arrays, embeddings, defective, groups)
+    assert auroc(np.arange(1000) >= 500, np.concatenate([clean, bad])) > 0.95
 
 
 def test_mahalanobis_is_its_formula() -> None:

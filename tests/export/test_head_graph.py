@@ -58,6 +58,7 @@ def head_arrays(head: str, groups: int, rows: int, rng: np.random.Generator) -> 
     if head == "padim":
         places = ROWS * COLUMNS
         return arrays | {
+            "patch_projection": np.eye(DIM, dtype=np.float32) + 0.1 * normal(DIM, DIM),
             "patch_means": 120 + 20 * normal(groups, places, DIM),
             "patch_factors": 0.1 * normal(groups, places, DIM, DIM),
         }
@@ -70,7 +71,7 @@ def head_arrays(head: str, groups: int, rows: int, rng: np.random.Generator) -> 
 def reference_distances(head: str, arrays: Arrays, patches: Any, group: int) -> Any:
     """Distances [P] of one image of a known group, row by row, in float64."""
     if head == "padim":
-        x = patches - arrays["patch_means"][group]
+        x = patches @ arrays["patch_projection"].astype(float) - arrays["patch_means"][group]
         return np.array([np.linalg.norm(x[p] @ arrays["patch_factors"][group, p].astype(float)) for p in range(len(x))])
     z = (patches - arrays["patch_mean"]) @ arrays["patch_projection"].astype(float)
     bank = arrays["bank"].astype(float)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.manifest import EncoderSpec
 from orinspect_edge_runtime.preprocess import PreprocessSpec
+from orinspect_export.batch_shapes import fix_shapes
 from orinspect_train.run import load_encoder
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ def fold(traced: bytes, name: str) -> onnx.ModelProto:
     import onnxslim
 
     model: Any = onnxslim.slim(onnx.load_from_string(traced))
+    fix_shapes(model)
+    model = onnxslim.slim(model)
     left = sorted(UNFOLDED.intersection(node.op_type for node in model.graph.node))
     if left:
         operators = ", ".join(left)

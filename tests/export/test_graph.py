@@ -31,6 +31,21 @@ def test_onnxruntime_gives_what_torch_gives(
     np.testing.assert_allclose(outputs["patches"], patches.numpy(), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_encoders_that_ask_for_shapes_are_exported_without_any(
+    name: str, batch: int, make_run: Callable[..., Path], frames: Any, run_graph: Callable[..., Any]
+) -> None:
+    run = make_run(name)
+    model = export_encoder(run).model
+    assert not {"Shape", "Expand", "ConstantOfShape", "Where"}.intersection(n.op_type for n in model.graph.node)
+    with torch.inference_mode():
+        embedding, patches = open_run(run)[0](torch.from_numpy(frames[:batch]))
+    outputs = run_graph(model, frames=frames[:batch])
+    np.testing.assert_allclose(outputs["embedding"], embedding.numpy(), rtol=2e-3, atol=2e-4)
+    np.testing.assert_allclose(outputs["patches"], patches.numpy(), rtol=2e-3, atol=2e-4)
+
+
 def test_normalisation_is_in_the_graph(resnet_run: Path, frames: Any) -> None:
     module, _, _ = open_run(resnet_run)
     by_hand = (torch.from_numpy(frames[:2]).permute(0, 3, 1, 2).double() / 255 - 0.5) / 0.5

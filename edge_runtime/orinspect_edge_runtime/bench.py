@@ -34,6 +34,7 @@ class BenchOptions:
     recipe: str | None = None
     runs: int = 100
     threads: int = 0
+    backend: str = "auto"
 
     def __post_init__(self) -> None:
         if self.scenario not in SCENARIOS:
@@ -76,7 +77,7 @@ def run_bench(bundle: Bundle, options: BenchOptions, progress: Callable[[float],
     conditions = measure_conditions(options.threads)
     frames = np.resize(golden["frames"], (SCENARIOS[options.scenario], *golden["frames"].shape[1:]))
     with contextlib.ExitStack() as stack:
-        backends = {p: stack.enter_context(_open(bundle, p, head.name, options.threads)) for p in precisions}
+        backends = {p: stack.enter_context(_open(bundle, p, head.name, options)) for p in precisions}
         for backend in backends.values():
             backend.set_inputs(head.arrays)
             _time_runs(backend, frames, WARM_UP_RUNS)
@@ -100,9 +101,9 @@ def run_bench(bundle: Bundle, options: BenchOptions, progress: Callable[[float],
     }
 
 
-def _open(bundle: Bundle, precision: str, head: str, threads: int) -> Backend:
+def _open(bundle: Bundle, precision: str, head: str, options: BenchOptions) -> Backend:
     spec = bundle.manifest.graph(precision, head)
-    return open_backend(bundle.read(spec.file), spec, threads=threads)
+    return open_backend(bundle.read(spec.file), spec, name=options.backend, threads=options.threads, bundle=bundle.path)
 
 
 def _head_arrays(bundle: Bundle, options: BenchOptions, golden: dict[str, NDArray[Any]]) -> _Head:

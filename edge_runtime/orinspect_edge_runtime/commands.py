@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from orinspect_edge_runtime.detector import Detector
     from orinspect_edge_runtime.evaluation import Evaluation
 
 PATH = click.Path(path_type=Path)
@@ -18,6 +19,12 @@ recipe_option = click.option("--recipe", help="Recipe to use; not needed when th
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 threads_option = click.option(
     "--threads", type=click.IntRange(0, 1024), default=0, show_default=True, help="CPU threads; 0: all cores."
+)
+backend_option = click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    help="auto (a TensorRT engine when one is fit to run, else onnxruntime), tensorrt, onnxruntime, ort-cuda, ort-trt.",
 )
 
 
@@ -44,6 +51,7 @@ def _print_json(value: Any) -> None:
     help="Kinds of good image to tell apart; 0: found by itself.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@backend_option
 @json_option
 def fit(bundle: Path, normal_dir: Path, recipe: str, as_json: bool, **options: Any) -> None:
     """Fit a recipe on good images only.
@@ -72,6 +80,7 @@ def fit(bundle: Path, normal_dir: Path, recipe: str, as_json: bool, **options: A
     kinds = " + ".join(str(n) for n in fitted.group_sizes)
     click.echo(f"recipe {fitted.name}: {fitted.scorer} {fitted.precision}, {fitted.good_images} good images ({kinds})")
     click.echo(f"threshold {fitted.threshold:.3f}: {fitted.false_alarm_note}")
+    click.echo(f"fitted on {fitted.backend}")
 
 
 @click.command()
@@ -79,10 +88,11 @@ def fit(bundle: Path, normal_dir: Path, recipe: str, as_json: bool, **options: A
 @click.argument("images", type=PATH, nargs=-1, required=True)
 @recipe_option
 @click.option("--overlay", type=PATH, help="Folder for the images with their heat maps drawn over.")
+@backend_option
 @threads_option
 @json_option
 def score(
-    bundle: Path, images: tuple[Path, ...], recipe: str | None, overlay: Path | None, threads: int, as_json: bool
+    bundle: Path, images: tuple[Path, ...], recipe: str | None, overlay: Path | None, as_json: bool, **options: Any
 ) -> None:
     """Score images: one line each, with the verdict.
 
@@ -94,7 +104,8 @@ def score(
     from orinspect_edge_runtime.preprocess import decode_ahead, list_images
 
     paths, failed, rows = list_images(list(images)), 0, []
-    with Detector.load(bundle, recipe, threads=threads) as detector:
+    with Detector.load(bundle, recipe, **options) as detector:
+        _tell_backend(detector)
         for path, frame in decode_ahead(paths, detector.bundle.manifest.preprocess):
             if isinstance(frame, ImageError):
                 failed += 1
@@ -131,8 +142,9 @@ def _save_overlay(folder: Path, path: Path, number: int, frame: Any, verdict: An
 @click.argument("images", type=PATH, nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, help="File to write, .npz.")
 @click.option("--precision", default="fp32", show_default=True)
+@backend_option
 @threads_option
-def embed(bundle: Path, images: tuple[Path, ...], out: Path, precision: str, threads: int) -> None:
+def embed(bundle: Path, images: tuple[Path, ...], out: Path, precision: str, **options: Any) -> None:
     """Write the embedding of every image to a file.
 
     \b
@@ -149,7 +161,7 @@ def embed(bundle: Path, images: tuple[Path, ...], out: Path, precision: str, thr
         raise InputError(f"--out {out}: embeddings are written as .npz")
     opened, paths, skipped = Bundle.open(bundle), list_images(list(images)), list[Skipped]()
     count = embed_images(
-        opened, paths, out, precision, skipped, threads=threads, each=lambda f: track(f, "embed", len(paths))
+        opened, paths, out, precision, skipped, each=lambda f: track(f, "embed", len(paths)), **options
     )
     _warn_skipped([s.reason for s in skipped])
     click.echo(f"{out}: {count} embeddings of length {opened.manifest.encoder.embedding_dim}, {precision}")
@@ -160,9 +172,12 @@ def embed(bundle: Path, images: tuple[Path, ...], out: Path, precision: str, thr
 @click.argument("dataset", type=PATH)
 @recipe_option
 @click.option("--report", type=PATH, help="Folder for report.html and evaluation.json.")
+@backend_option
 @threads_option
 @json_option
-def evaluate(bundle: Path, dataset: Path, recipe: str | None, report: Path | None, threads: int, as_json: bool) -> None:
+def evaluate(
+    bundle: Path, dataset: Path, recipe: str | None, report: Path | None, as_json: bool, **options: Any
+) -> None:
     """Score labelled images and say how well the recipe tells them apart.
 
     \b
@@ -177,7 +192,8 @@ def evaluate(bundle: Path, dataset: Path, recipe: str | None, report: Path | Non
     from orinspect_edge_runtime.report import evaluation_page, write_report
 
     images = read_dataset(dataset)
-    with Detector.load(bundle, recipe, threads=threads, throughput=True) as detector:
+    with Detector.load(bundle, recipe, throughput=True, **options) as detector:
+        _tell_backend(detector)
         with shares("evaluate") as show:
             result = run_evaluation(detector, images, progress=show)
         if report is not None:
@@ -204,12 +220,14 @@ def _print_evaluation(result: Evaluation, as_json: bool) -> None:
 @bundle_argument
 @json_option
 def check(bundle: Path, as_json: bool) -> None:
-    """Verify every byte of a bundle and replay its golden inputs through every graph.
+    """Verify every byte of a bundle and replay its golden inputs through every graph and every engine.
 
     \b
     Example:  orinspect check BUNDLE
+    An engine's passport is compared with this device before the engine is opened.
     """
     from orinspect_edge_runtime.bundle import Bundle
+    from orinspect_edge_runtime.engine_check import check_engine
     from orinspect_edge_runtime.errors import BundleError, CheckFailed
     from orinspect_edge_runtime.golden import read_golden, replay
     from orinspect_edge_runtime.progress import track
@@ -225,8 +243,10 @@ def check(bundle: Path, as_json: bool) -> None:
         raise CheckFailed(str(error)) from error
     golden, graphs = read_golden(opened), opened.manifest.graphs
     replays = [replay(opened, spec, golden) for spec in track(graphs, "golden replay", len(graphs))]
+    engines = [found for spec in graphs if (found := check_engine(opened, spec, golden)) is not None]
     if as_json:
-        _print_json({"bundle": str(bundle), "files": len(opened.manifest.files), "replays": list(map(vars, replays))})
+        result = {"replays": list(map(vars, replays)), "engines": list(map(vars, engines))}
+        _print_json({"bundle": str(bundle), "files": len(opened.manifest.files)} | result)
     else:
         click.echo(
             f"{len(opened.manifest.files)} files as the manifest promises, {len(opened.manifest.recipes)} recipes"
@@ -234,9 +254,16 @@ def check(bundle: Path, as_json: bool) -> None:
         for r in replays:
             word = "ok    " if r.passed else "FAILED"
             click.echo(f"{word} {r.precision} {r.head}: cosine {r.least_cosine:.5f}, rank {r.rank_correlation:.4f}")
+        for e in engines:
+            click.echo(
+                f"{'FAILED' if e.problem else 'ok    '} engine {e.precision} {e.head}: {e.problem or 'fit to run'}"
+            )
     bad = [f"{r.precision} {r.head}" for r in replays if not r.passed]
     if bad:
         raise CheckFailed(f"{bundle}: {', '.join(bad)} does not reproduce golden; do not use it, export again")
+    unfit = [f"{e.precision} {e.head}" for e in engines if e.problem]
+    if unfit:
+        raise CheckFailed(f"{bundle}: the engine {', '.join(unfit)} must not run here; see above what differs")
 
 
 @click.command()
@@ -247,6 +274,7 @@ def check(bundle: Path, as_json: bool) -> None:
 @click.option("--recipe", help="Measure with this recipe's arrays.")
 @click.option("--runs", type=click.IntRange(1), default=100, show_default=True, help="Timed calls a precision.")
 @click.option("--out", type=PATH, help="File for the JSON result.")
+@backend_option
 @threads_option
 @json_option
 def bench(bundle: Path, precision: str | None, out: Path | None, as_json: bool, **options: Any) -> None:
@@ -276,6 +304,13 @@ def bench(bundle: Path, precision: str | None, out: Path | None, as_json: bool, 
         )
     conditions = result["conditions"]
     click.echo(f"{conditions['machine']}, {conditions['threads']} threads, load {conditions['load_before']} before")
+
+
+def _tell_backend(detector: Detector) -> None:
+    """On stderr: what runs, and a warning when the recipe was fitted on something else."""
+    click.echo(f"runs on {detector.description}", err=True)
+    if detector.fitted_elsewhere is not None:
+        click.echo(f"warning: {detector.fitted_elsewhere}", err=True)
 
 
 def _warn_skipped(reasons: list[str]) -> None:

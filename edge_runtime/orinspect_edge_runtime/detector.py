@@ -62,7 +62,7 @@ class Detector:
         path: Path | str | Bundle,
         recipe: str | None = None,
         *,
-        backend: str = "onnxruntime",
+        backend: str = "auto",
         threads: int = 0,
         throughput: bool = False,
     ) -> Detector:
@@ -90,6 +90,17 @@ class Detector:
     def description(self) -> str:
         """What runs: library, device and precision, in words."""
         return f"{self.recipe.precision} on {self._backend.description}"
+
+    @property
+    def fitted_elsewhere(self) -> str | None:
+        """A sentence when the recipe was fitted on another kind of backend than it runs on here, else None.
+
+        Their numbers differ in the last digits, in int8 in more than those, and so may the rate of false alarms.
+        """
+        fitted, runs = self.recipe.backend.split(" ")[0], self._backend.description.split(" ")[0]
+        if fitted == runs:
+            return None
+        return f"recipe {self.recipe.name!r} was fitted on {fitted} and runs on {runs}: fit it here to keep its promise"
 
     @property
     def concurrency(self) -> int:

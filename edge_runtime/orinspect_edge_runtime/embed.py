@@ -26,6 +26,7 @@ def embed_images(
     precision: str,
     skipped: list[Skipped],
     *,
+    backend: str = "auto",
     threads: int = 0,
     each: Callable[[Iterable[Frame]], Iterator[Frame]] = _as_they_are,
 ) -> int:
@@ -36,10 +37,12 @@ def embed_images(
     """
     spec = bundle.manifest.graph(precision, HEADS[0])
     names, embeddings = [], []
-    with open_backend(bundle.read(spec.file), spec, threads=threads, throughput=True) as backend:
-        backend.set_inputs(neutral_inputs(spec.head, bundle.manifest.encoder))
+    with open_backend(
+        bundle.read(spec.file), spec, name=backend, threads=threads, throughput=True, bundle=bundle.path
+    ) as opened:
+        opened.set_inputs(neutral_inputs(spec.head, bundle.manifest.encoder))
         frames = read_frames(paths, bundle.manifest.preprocess, skipped)
-        for frame, outputs in run_all(backend, each(frames), bundle.manifest.preprocess):
+        for frame, outputs in run_all(opened, each(frames), bundle.manifest.preprocess):
             embeddings.append(outputs["embedding"][0].copy())
             names.append(frame.source)
     dim = bundle.manifest.encoder.embedding_dim

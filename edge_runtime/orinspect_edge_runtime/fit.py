@@ -41,6 +41,7 @@ class FitOptions:
     false_alarm: float = 0.01
     groups: int = 0
     seed: int = 0
+    backend: str = "auto"
 
     def __post_init__(self) -> None:
         if self.scorer not in SCORERS:
@@ -64,7 +65,9 @@ def fit_recipe(
 ) -> Recipe:
     """A recipe for the good images `frames`. Raises InputError when they are fewer than four."""
     spec = bundle.manifest.graph(options.precision, SCORERS[options.scorer].head)
-    with open_backend(bundle.read(spec.file), spec, throughput=True) as backend:
+    with open_backend(
+        bundle.read(spec.file), spec, name=options.backend, throughput=True, bundle=bundle.path
+    ) as backend:
         backend.set_inputs(neutral_inputs(spec.head, bundle.manifest.encoder))
         features = extract(backend, frames, bundle.manifest.preprocess)
         description = backend.description

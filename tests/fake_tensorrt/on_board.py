@@ -1,6 +1,7 @@
 """orinspect on a replayed board: BOARD is its folder, TensorRT a recording, CUDA the fake driver.
 
 python -m fake_tensorrt.on_board build BUNDLE [OPTIONS]     the real command
+python -m fake_tensorrt.on_board check BUNDLE               the real command
 python -m fake_tensorrt.on_board detect BUNDLE BACKEND IMAGE    a line of JSON: score, description
 """
 
@@ -33,6 +34,9 @@ def main(action: str, *arguments: str) -> None:
         build_process.write_request = lambda folder, _, *rest: start(folder, "fake_tensorrt.recorder", *rest)
         cli.orinspect = build_cli.build
         sys.argv[1:] = arguments
+        cli.main()
+    if action == "check":
+        sys.argv[1:] = ["check", *arguments]
         cli.main()
     from orinspect_edge_runtime.detector import Detector
     from orinspect_edge_runtime.errors import OrinspectError

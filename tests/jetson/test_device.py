@@ -132,6 +132,21 @@ class TestEngine:
         assert "TensorRT 10.16.1" in rebuilt.stdout
         assert json.loads(on_board("detect", bundle, "tensorrt", image, **newer).stdout)["score"] > 0
 
+    def test_check_judges_the_engine_before_it_is_opened(self, on_board: Callable[..., Any], bundle: Path) -> None:
+        assert on_board("build", bundle, "--precision", "fp32").returncode == 0
+        right = on_board("check", bundle)
+        assert (right.returncode, "ok     engine fp32 patchcore: fit to run" in right.stdout) == (0, True), right.stderr
+        moved = on_board("check", bundle, board="orin-nx-16gb")
+        assert moved.returncode == 1
+        assert f"run  orinspect build {bundle} --precision fp32  on this device" in moved.stdout
+        assert "the engine fp32 patchcore must not run here" in moved.stderr
+        wrong = on_board("check", bundle, RECORDED_ERROR="3.5")
+        assert (wrong.returncode, "does not reproduce golden (embedding cosine 0." in wrong.stdout) == (1, True)
+        plan = bundle / "engines/patchcore-fp32/engine.plan"
+        plan.write_bytes(plan.read_bytes()[:-1])
+        cut = on_board("check", bundle)
+        assert (cut.returncode, "FAILED engine fp32 patchcore: " in cut.stdout) == (1, True)
+
     def test_an_engine_that_differs_from_golden_is_not_published_and_the_old_one_stays(
         self, on_board: Callable[..., Any], bundle: Path
     ) -> None:

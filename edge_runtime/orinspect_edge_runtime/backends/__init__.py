@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
@@ -49,6 +49,7 @@ class Backend(Protocol):
 class Opening:
     """How to open a backend; see `open_backend`."""
 
+    name: str = "onnxruntime"
     threads: int = 0
     throughput: bool = False
     bundle: Path | None = None
@@ -57,7 +58,7 @@ class Opening:
 def _open_onnxruntime(graph: bytes, spec: GraphSpec, how: Opening) -> Backend:
     from orinspect_edge_runtime.backends.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(graph, spec, threads=how.threads, throughput=how.throughput)
+    return OnnxRuntimeBackend(graph, spec, name=how.name, threads=how.threads, throughput=how.throughput)
 
 
 def _open_tensorrt(graph: bytes, spec: GraphSpec, how: Opening) -> Backend:
@@ -78,15 +79,17 @@ def _open_auto(graph: bytes, spec: GraphSpec, how: Opening) -> Backend:
             return _open_tensorrt(graph, spec, how)
         except OrinspectError as error:
             why = str(error)
-    backend = _open_onnxruntime(graph, spec, how)
+    backend = _open_onnxruntime(graph, spec, replace(how, name="onnxruntime"))
     backend.description += f" ({why})"
     return backend
 
 
 BACKENDS: dict[str, Callable[[bytes, GraphSpec, Opening], Backend]] = {
-    "onnxruntime": _open_onnxruntime,
-    "tensorrt": _open_tensorrt,
     "auto": _open_auto,
+    "tensorrt": _open_tensorrt,
+    "onnxruntime": _open_onnxruntime,
+    "ort-cuda": _open_onnxruntime,
+    "ort-trt": _open_onnxruntime,
 }
 
 
@@ -99,7 +102,8 @@ def open_backend(
     throughput: bool = False,
     bundle: Path | None = None,
 ) -> Backend:
-    """Open a graph's ONNX bytes. threads: CPU threads, 0 for all cores. bundle: its folder, where engines lie.
+    """Open a graph's ONNX bytes. name: of BACKENDS; `auto` is TensorRT where an engine is fit to run, else onnxruntime
+    on the CPU. threads: CPU threads, 0 for all cores. bundle: its folder, where engines lie.
 
     throughput: for jobs over many images. The threads then work on an image each, called from as many threads
     (`concurrency`), instead of all on one: more images a second, but a longer wait for each.
@@ -108,4 +112,4 @@ def open_backend(
     """
     if name not in BACKENDS:
         raise InputError(f"backend {name!r} is not known: use one of {', '.join(BACKENDS)}")
-    return BACKENDS[name](graph, spec, Opening(threads, throughput, bundle))
+    return BACKENDS[name](graph, spec, Opening(name, threads, throughput, bundle))

@@ -1,4 +1,7 @@
-"""onnxruntime on the CPU: runs the very files that TensorRT builds from, so accuracy is known before a board is."""
+"""onnxruntime runs the very files that TensorRT builds from, so accuracy is known before a board is.
+
+On the CPU, or through its CUDA or TensorRT provider on a GPU (those two: not yet run on hardware).
+"""
 
 from __future__ import annotations
 
@@ -11,30 +14,53 @@ from numpy.typing import NDArray
 
 from orinspect_edge_runtime.backends import Arrays, T
 from orinspect_edge_runtime.backends.recipe_inputs import FRAMES, check_inputs
-from orinspect_edge_runtime.errors import BundleError
+from orinspect_edge_runtime.errors import BundleError, InputError
 from orinspect_edge_runtime.manifest import GraphSpec
+
+# Backend names and the providers of onnxruntime behind them, the first one preferred.
+PROVIDERS = {
+    "onnxruntime": ("CPUExecutionProvider",),
+    "ort-cuda": ("CUDAExecutionProvider",),
+    "ort-trt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+}
 
 
 class OnnxRuntimeBackend:
-    """A graph in an onnxruntime CPU session; the head's inputs stay bound as OrtValues. `run` is safe from threads."""
+    """A graph in an onnxruntime session; the head's inputs stay bound as OrtValues. `run` is safe from threads.
 
-    def __init__(self, graph: bytes, spec: GraphSpec, *, threads: int = 0, throughput: bool = False) -> None:
+    name: of PROVIDERS. Asked for a GPU, onnxruntime may leave no operator to the CPU. Raises InputError when it cannot
+    use the GPU, BundleError when it refuses the graph on the CPU.
+    """
+
+    def __init__(
+        self, graph: bytes, spec: GraphSpec, *, name: str = "onnxruntime", threads: int = 0, throughput: bool = False
+    ) -> None:
         import onnxruntime
 
-        self.concurrency = (threads or len(os.sched_getaffinity(0))) if throughput else 1
+        on_cpu = name == "onnxruntime"
+        self.concurrency = (threads or len(os.sched_getaffinity(0))) if throughput and on_cpu else 1
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1 if throughput else threads
-        options.log_severity_level = 3
+        options.log_severity_level = 3 if on_cpu else 4
+        if not on_cpu:
+            _check_provider(name, onnxruntime)
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
-            self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                graph, options, providers=list(PROVIDERS[name]), enable_fallback=0
+            )
         except Exception as error:
+            if not on_cpu:
+                raise InputError(
+                    f"--backend {name} cannot run {spec.file} on the GPU ({_first_line(error)})"
+                ) from error
             raise BundleError(f"{spec.file}: onnxruntime refuses it ({_first_line(error)})") from error
         self._to_value = onnxruntime.OrtValue.ortvalue_from_numpy
         self._outputs = [output.name for output in spec.outputs]
         self._inputs_of_graph = spec.inputs
         self._inputs: dict[str, Any] = {}
         self._kept: dict[str, NDArray[Any]] = {}
-        self.description = f"onnxruntime {onnxruntime.__version__}, {self._session.get_providers()[0]}"
+        self.description = f"{name} {onnxruntime.__version__}, {self._session.get_providers()[0]}"
 
     def set_inputs(self, arrays: Arrays) -> None:
         """Bind a recipe's arrays. They must be exactly the graph's inputs beside `frames`."""
@@ -61,6 +87,15 @@ class OnnxRuntimeBackend:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _check_provider(name: str, onnxruntime: Any) -> None:
+    wanted, has = PROVIDERS[name][0], onnxruntime.get_available_providers()
+    if wanted not in has:
+        raise InputError(
+            f"--backend {name} needs the {wanted}; this onnxruntime has {', '.join(has)}: "
+            "run  pip uninstall onnxruntime  and  pip install onnxruntime-gpu"
+        )
 
 
 def _first_line(error: Exception) -> str:

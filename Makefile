@@ -30,12 +30,19 @@ $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) --editable '.[dev]'
 	touch $@
 
+# pycuda is a source package that wants a CUDA toolkit; this builds it without one, for the fake driver of the tests.
+$(VENV)/.pycuda: $(VENV)/.dev tests/fake_cuda/build_pycuda.py
+	@if command -v g++ >/dev/null; then \
+	  echo 'building pycuda for the tests of the TensorRT backend (some minutes, once)' && \
+	  $(BIN)/python tests/fake_cuda/build_pycuda.py && touch $@; \
+	else echo 'NOT TESTED: the TensorRT backend, because there is no g++ to build pycuda with (apt install g++)'; fi
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-unit: $(VENV)/.dev
+unit: $(VENV)/.pycuda
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage report --skip-empty
 

@@ -15,7 +15,7 @@ from orinspect_edge_runtime.heads import HEADS
 from orinspect_export import compiler
 from orinspect_export.compiler import compile_report, compiler_installed, dimension_range
 from orinspect_export.fp16 import to_fp16
-from orinspect_export.graph import EncoderGraph
+from orinspect_export.graph import EncoderGraph, export_encoder
 from orinspect_export.head_graph import attach_head
 from orinspect_export.int8 import Int8Graph, to_int8
 
@@ -39,12 +39,25 @@ def test_every_graph_builds(head: str, precision: str, precisions: dict[str, Any
     assert report.megabytes > 1
 
 
+CONVERSIONS: dict[str, Callable[..., Any]] = {
+    "fp32": lambda graph, frames: graph.model,
+    "fp16": lambda graph, frames: to_fp16(graph.model),
+    "int8": lambda graph, frames: to_int8(graph.model, frames).model,
+}
+
+
 @needs_compiler
 @pytest.mark.parametrize(
-    "convert", [lambda graph, frames: to_fp16(graph.model), lambda g, f: to_int8(g.model, f).model]
+    "family", ["test_resnet", "test_efficientnet", "mobilenetv3_small_050", "test_convnext", "test_vit"]
 )
-def test_squeeze_and_excite_builds(convert: Callable[..., Any], squeeze: EncoderGraph, frames: Any) -> None:
-    fused = attach_head(convert(squeeze, frames[:4]), "patchcore", squeeze.spec, squeeze.preprocess)
+@pytest.mark.parametrize("precision", CONVERSIONS)
+def test_every_family_of_encoders_builds(
+    precision: str, family: str, make_run: Callable[..., Path], frames: Any
+) -> None:
+    """With one head each, to save time; `benchmarks/compiler.py` builds the large ones with both."""
+    graph = export_encoder(make_run(family))
+    head = {"fp32": "patchcore", "fp16": "padim", "int8": "patchcore"}[precision]
+    fused = attach_head(CONVERSIONS[precision](graph, frames[:4]), head, graph.spec, graph.preprocess)
     assert compile_report(fused.SerializeToString()).errors == ()
 
 

@@ -308,7 +308,7 @@ def bench(bundle: Path, precision: str | None, out: Path | None, as_json: bool, 
 
 def _tell_backend(detector: Detector) -> None:
     """On stderr: what runs, and a warning when the recipe was fitted on something else."""
-    click.echo(f"runs on {detector.description}", err=True)
+    click.echo(f"runs {detector.description}", err=True)
     if detector.fitted_elsewhere is not None:
         click.echo(f"warning: {detector.fitted_elsewhere}", err=True)
 

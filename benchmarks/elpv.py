@@ -35,6 +35,7 @@ from orinspect_edge_runtime.fit import FitOptions, fit_features
 from orinspect_edge_runtime.heads import neutral_inputs
 from orinspect_edge_runtime.preprocess import PreprocessSpec, fit_to_model, read_frame
 from orinspect_edge_runtime.scorers import SCORERS
+from orinspect_train.run_folder import DROPPED
 from orinspect_train.solar_cells import Cell, Split, read_cells, split_cells, write_dataset
 
 RESULT = Path(__file__).parent / "results" / "elpv.json"
@@ -92,7 +93,7 @@ def as_they_are(
 def adapted(folder: Path, seeds: Sequence[int], epochs: int) -> tuple[dict[str, Row], list[Any]]:
     """The same of the ImageNet encoder adapted to each seed's own good cells, and each run's record of it.
 
-    A run whose own check drops the adapted weights is scored with the unadapted ones, which is what a user would get.
+    The adapted weights are what is scored, whether the run's own check kept them or not; the record says which.
     """
     cells, rows, records = read_cells(), dict[str, Row](), []
     used = _used(cells)
@@ -102,6 +103,10 @@ def adapted(folder: Path, seeds: Sequence[int], epochs: int) -> tuple[dict[str, 
         options = ("--epochs", str(epochs), "--seed", str(seed))
         found = _encoder_features(place, used, data / "train/good", *options)
         records.append(json.loads((place / "run/encoder.json").read_bytes()))
+        dropped = place / "run" / DROPPED
+        if dropped.exists():
+            again = ("--epochs", "0", "--init", str(dropped))
+            found = _encoder_features(folder / f"dropped-{seed}", used, data / "train/good", *again)
         for scorer in SCORERS_SHOWN:
             _add(rows, f"adapted encoder, {scorer}", found, scorer, used, split, groups=0, seed=seed)
     return rows, records

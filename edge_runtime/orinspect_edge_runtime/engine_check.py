@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,14 +25,14 @@ class EngineCheck:
     problem: str | None
 
 
-def check_engine(bundle: Bundle, spec: GraphSpec, golden: Mapping[str, NDArray[Any]]) -> EngineCheck | None:
+def check_engine(bundle: Bundle, spec: GraphSpec, golden: dict[str, NDArray[Any]]) -> EngineCheck | None:
     """Passport first, then golden through the engine; None when no engine was built for this graph."""
     if not engine_folder(bundle.path, spec).exists():
         return None
     return EngineCheck(spec.precision, spec.head, _problem(bundle, spec, golden))
 
 
-def _problem(bundle: Bundle, spec: GraphSpec, golden: Mapping[str, NDArray[Any]]) -> str | None:
+def _problem(bundle: Bundle, spec: GraphSpec, golden: dict[str, NDArray[Any]]) -> str | None:
     try:
         here = _this_device()
         checked_engine(bundle.path, spec, bundle.manifest.files[spec.file].sha256, here)

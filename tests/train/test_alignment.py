@@ -23,6 +23,8 @@ def table(*values: float) -> Alignment:
         ((0.7, 0.7, 0.3), False),
         ((0.9, 0.5, 0.5), False),
         ((0.6, 0.6, 0.6), False),
+        ((0.605, 0.605, 0.605), False),
+        ((0.611, 0.611, 0.611), True),
         ((0.5, 0.5, 0.5), False),
         ((float("nan"), 0.7, 0.7), False),
     ],
@@ -39,10 +41,10 @@ def test_an_encoder_that_sees_defects_is_told_from_one_that_does_not(textured: C
         values = pixels[..., 0].astype(np.float32)
         steps = np.abs(np.diff(values, axis=1))
         rows = values - values.mean(axis=1, keepdims=True)
-        return np.stack([steps.max((1, 2)), np.abs(rows).max((1, 2))], axis=1)
+        return np.stack([steps.max((1, 2)), np.abs(rows).max((1, 2))], axis=1)[:, None]
 
     def chance(pixels: np.ndarray) -> np.ndarray:
-        return np.random.default_rng(len(pixels)).normal(size=(len(pixels), 4)).astype(np.float32)
+        return np.random.default_rng(len(pixels)).normal(size=(len(pixels), 1, 4)).astype(np.float32)
 
     sees, blind = (measure(embed, images[:40], images[40:], seed=0) for embed in (roughness, chance))
     assert sees.auroc.keys() == PROBE_DEFECTS.keys()
@@ -60,6 +62,6 @@ def test_images_are_embedded_in_pieces(textured: Callable[..., np.ndarray], monk
         return pixels.float().mean((1, 2))
 
     images = textured(10)
-    found = alignment.embedder(encode)(images)
+    found = alignment.in_batches(encode)(images)
     assert sizes == [4, 4, 2]
     np.testing.assert_allclose(found, images.mean((1, 2)), rtol=1e-5)

@@ -23,7 +23,7 @@ from orinspect_train.config import PretrainConfig, read_config, to_toml
 from orinspect_train.metrics_log import Row, read_log
 from orinspect_train.pretrain import open_encoder, pretrain
 from orinspect_train.run import load_encoder
-from orinspect_train.run_folder import CHECKPOINT, CONFIG, METRICS, WEIGHTS, is_finished
+from orinspect_train.run_folder import CHECKPOINT, CONFIG, DROPPED, METRICS, WEIGHTS, is_finished
 
 Tiny = Callable[..., PretrainConfig]
 
@@ -182,6 +182,10 @@ def test_the_encoder_is_adapted_only_if_that_helped(
     assert record["alignment"]["unadapted"]["mean"] == pytest.approx(0.6)
     initial = open_encoder(config).trunk.state_dict()
     assert equal(encoder.trunk.state_dict(), initial) is not helped
+    assert (run / DROPPED).exists() is not helped
+    if not helped:
+        adapted = open_encoder(tiny(init=str(run / DROPPED))).trunk.state_dict()
+        assert not equal(adapted, initial)
 
 
 def test_no_epochs_publish_the_encoder_as_it_starts(image_folder: Path, tmp_path: Path, tiny: Tiny) -> None:

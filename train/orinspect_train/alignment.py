@@ -1,9 +1,10 @@
 """Did adaptation help? A check without labels or real defects, decided on images that were not trained on.
 
 Held-out good images are compared with copies of them that carry a drawn defect, of three kinds that the pretext never
-draws. The score is the pooled embedding's Mahalanobis distance from the training images. Known weakness: drawn defects
-flatter an encoder that was trained on drawn defects, so this can refuse a harmful adaptation but cannot promise a gain
-on real ones; the encoder must gain on average and in at least two of the three kinds.
+draws. The score is PaDiM's on the patches, as in the product: on solar cells an adaptation that gains 5 points here by
+the pooled embedding's Mahalanobis distance gains 0.2 by PaDiM, and loses 0.2 on real defects. Known weakness: drawn
+defects flatter an encoder that was trained on drawn defects, so the encoder must gain LEAST_GAIN on average and gain in
+at least two of the three kinds; even then a gain on real defects is likely, not certain.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ import torch
 from numpy.typing import NDArray
 
 from orinspect_edge_runtime import metrics
-from orinspect_edge_runtime.scorers.mahalanobis import Mahalanobis
+from orinspect_edge_runtime.scorers.padim import Padim
 from orinspect_train.probe_defects import PROBE_DEFECTS
 
 Pixels = NDArray[np.uint8]
-Embed = Callable[[Pixels], NDArray[np.float32]]
+PatchesOf = Callable[[Pixels], NDArray[np.float32]]
 
 PROBE_STREAM = 5
 MOST_FIT, MOST_HELD_OUT = 384, 96
 KINDS_TO_GAIN = 2
+# Smaller differences come and go with the draw of the defects.
+LEAST_GAIN = 0.01
 BATCH = 32
 
 
@@ -41,17 +44,16 @@ class Alignment:
         return sum(self.auroc.values()) / len(self.auroc)
 
 
-def measure(embed: Embed, training: Pixels, held_out: Pixels, seed: int) -> Alignment:
-    """The alignment of an encoder, given as the function from uint8 [N, H, W, 3] to embeddings float32 [N, E]."""
-    good = embed(training[:MOST_FIT])
-    zeros = np.zeros(len(good), np.int64)
-    no_patches = np.zeros((0, 0, 0), np.float32)
-    scorer = Mahalanobis()
-    arrays = scorer.fit(good, no_patches, zeros, 1)
+def measure(patches_of: PatchesOf, training: Pixels, held_out: Pixels, seed: int) -> Alignment:
+    """The alignment of an encoder, given as the function from uint8 [N, H, W, 3] to patches float32 [N, P, D]."""
+    good = patches_of(training[:MOST_FIT])
+    no_embeddings = np.zeros((0, 0), np.float32)
+    scorer = Padim()
+    arrays = scorer.fit(no_embeddings, good, np.zeros(len(good), np.int64), 1, seed=seed)
 
     def score(images: Pixels) -> NDArray[np.float32]:
-        embeddings = embed(images)
-        return scorer.raw_scores(arrays, embeddings, no_patches, np.zeros(len(embeddings), np.int64))[0]
+        patches = patches_of(images)
+        return scorer.raw_scores(arrays, no_embeddings, patches, np.zeros(len(patches), np.int64))[0]
 
     held_out = held_out[:MOST_HELD_OUT]
     clean = score(held_out)
@@ -65,28 +67,28 @@ def measure(embed: Embed, training: Pixels, held_out: Pixels, seed: int) -> Alig
 
 
 def has_helped(before: Alignment, after: Alignment) -> bool:
-    """Whether the adapted encoder is to be kept: better on average, and in at least two of the three kinds."""
+    """Whether the adapted encoder is to be kept: better by LEAST_GAIN on average, and in two of the three kinds."""
     gained = sum(after.auroc[kind] > value for kind, value in before.auroc.items())
-    return after.mean > before.mean and gained >= KINDS_TO_GAIN
+    return after.mean - before.mean >= LEAST_GAIN and gained >= KINDS_TO_GAIN
 
 
 def record(before: Alignment, after: Alignment) -> dict[str, Any]:
     """Both figures, as encoder.json holds them."""
     return {
-        "measure": "AUROC, held-out good images against copies with a drawn defect",
+        "measure": "AUROC by PaDiM, held-out good images against copies with a drawn defect",
         "unadapted": before.auroc | {"mean": before.mean},
         "adapted": after.auroc | {"mean": after.mean},
     }
 
 
-def embedder(encode: Callable[[torch.Tensor], torch.Tensor]) -> Embed:
-    """`encode` maps uint8 tensors [B, H, W, 3] to embeddings [B, E]; the result does so for arrays of any length."""
+def in_batches(encode: Callable[[torch.Tensor], torch.Tensor]) -> PatchesOf:
+    """`encode` maps uint8 tensors [B, H, W, 3] to patches [B, P, D]; the result does so for arrays of any length."""
 
-    def embed(images: Pixels) -> NDArray[np.float32]:
+    def patches_of(images: Pixels) -> NDArray[np.float32]:
         with torch.inference_mode():
             parts = [
                 encode(torch.from_numpy(images[i : i + BATCH])).float().cpu() for i in range(0, len(images), BATCH)
             ]
         return np.asarray(torch.cat(parts).numpy(), np.float32)
 
-    return embed
+    return patches_of

@@ -113,6 +113,8 @@ def _progress() -> Iterator[Report]:
 def _tell(outcome: Outcome, as_json: bool) -> None:
     import dataclasses
 
+    from orinspect_train.run_folder import DROPPED
+
     if outcome.skipped:
         click.echo(f"{outcome.skipped} unreadable images were skipped: {outcome.run}/skipped.json", err=True)
     if as_json:
@@ -126,6 +128,7 @@ def _tell(outcome: Outcome, as_json: bool) -> None:
         click.echo(f"the time budget ended before the {outcome.planned_steps} planned steps", err=True)
     if outcome.alignment:
         before, after = (outcome.alignment[name]["mean"] for name in ("unadapted", "adapted"))
-        kept = "the adapted encoder is kept" if outcome.adapted else "no better, so the unadapted encoder is kept"
+        dropped = f"no real gain, so the unadapted encoder is kept (the adapted weights: {DROPPED})"
+        kept = "the adapted encoder is kept" if outcome.adapted else dropped
         click.echo(f"unseen drawn defects, AUROC: unadapted {before:.3f}, adapted {after:.3f}: {kept}")
     click.echo(f"run: {outcome.run}   next:  orinspect export {outcome.run} --out BUNDLE")

@@ -22,6 +22,7 @@ from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import OrinspectError
 from orinspect_train import solar_cells
 from orinspect_train.run import load_encoder
+from orinspect_train.run_folder import DROPPED
 
 SCORER = "padim"
 FALSE_ALARM = 0.05
@@ -43,20 +44,29 @@ class Step:
         return "orinspect " + " ".join(self.arguments)
 
 
-def steps(out: Path, *, epochs: int, init: str, seed: int) -> list[Step]:
-    """The journey's commands in order; every file lies below `out`."""
-    train, data = str(out / "data/train/good"), str(out / "data")
-    bundle, plain = out / "bundle", out / "unadapted/bundle"
+def first_step(out: Path, *, epochs: int, init: str, seed: int) -> Step:
+    """The adaptation, whose own check decides which encoder the rest of the journey takes."""
     start = ("--init", init, "--seed", str(seed), "--force")
+    return _pretrain("pretrain", str(out / "data/train/good"), out / "run", "--epochs", str(epochs), *start)
+
+
+def other_steps(out: Path, *, init: str, seed: int) -> list[Step]:
+    """The journey's other commands in order; every file lies below `out`.
+
+    The encoder that the adaptation's check did not choose goes the same way beside the chosen one, to compare.
+    """
+    train, data = str(out / "data/train/good"), str(out / "data")
+    bundle, other = out / "bundle", out / "other/bundle"
+    dropped = out / "run" / DROPPED
+    start = ("--init", str(dropped) if dropped.exists() else init, "--seed", str(seed), "--force")
     journey = [
-        _pretrain("pretrain", train, out / "run", "--epochs", str(epochs), *start),
-        _pretrain("pretrain-unadapted", train, out / "unadapted/run", "--epochs", "0", *start),
+        _pretrain("pretrain-other", train, out / "other/run", "--epochs", "0", *start),
         _export("export", out / "run", bundle, train, PRECISIONS),
-        _export("export-unadapted", out / "unadapted/run", plain, train, ("fp32",)),
+        _export("export-other", out / "other/run", other, train, ("fp32",)),
     ]
-    for place, precision in [(bundle, p) for p in PRECISIONS] + [(plain, "fp32")]:
+    for place, precision in [(bundle, p) for p in PRECISIONS] + [(other, "fp32")]:
         name = f"cells-{precision}"
-        tag = precision if place is bundle else "unadapted"
+        tag = precision if place is bundle else "other"
         journey += [
             _fit(f"fit-{tag}", place, train, name, precision),
             _evaluate(f"evaluate-{tag}", place, data, name, out / "evaluation" / tag),
@@ -76,19 +86,27 @@ def run_demo(out: Path, *, epochs: int, init: str, seed: int) -> list[Step]:
     solar_cells.write_dataset(split, out / "data")
     held_out = f"{len(split.good)} good and {len(split.defective)} defective cells held out"
     click.echo(f"{len(split.fit)} good cells to learn from, {held_out}")
-    journey = steps(out, epochs=epochs, init=init, seed=seed)
-    key = _code_digest()
-    for number, step in enumerate(journey, 1):
-        key = hashlib.sha256(f"{key} {step.command}".encode()).hexdigest()
-        stamp = out / "steps" / f"{step.name}.json"
-        click.secho(f"\n[{number}/{len(journey)}] {step.command}", bold=True)
-        if _stamped(stamp) == key and step.is_whole():
-            click.echo("still valid from the last run")
-            continue
-        stamp.unlink(missing_ok=True)
-        _run(step)
-        durable.write_bytes(stamp, json.dumps({"key": key, "command": step.command}).encode())
-    return journey
+    first = first_step(out, epochs=epochs, init=init, seed=seed)
+    total = 1 + len(other_steps(out, init=init, seed=seed))
+    key = _go(out, first, _code_digest(), f"1/{total}")
+    others = other_steps(out, init=init, seed=seed)
+    for number, step in enumerate(others, 2):
+        key = _go(out, step, key, f"{number}/{total}")
+    return [first, *others]
+
+
+def _go(out: Path, step: Step, key: str, number: str) -> str:
+    """Run a step unless its result is valid; returns the key that the next step's result depends on."""
+    key = hashlib.sha256(f"{key} {step.command}".encode()).hexdigest()
+    stamp = out / "steps" / f"{step.name}.json"
+    click.secho(f"\n[{number}] {step.command}", bold=True)
+    if _stamped(stamp) == key and step.is_whole():
+        click.echo("still valid from the last run")
+        return key
+    stamp.unlink(missing_ok=True)
+    _run(step)
+    durable.write_bytes(stamp, json.dumps({"key": key, "command": step.command}).encode())
+    return key
 
 
 def _run(step: Step) -> None:

@@ -20,8 +20,8 @@ from orinspect_train.config import BY_INIT, BY_MINUTES, PretrainConfig
 from orinspect_train.encoder import Encoder, freeze_stages, normalisation
 from orinspect_train.images import ImageSet, read_images
 from orinspect_train.methods import METHODS
-from orinspect_train.run import encoder_record, load_imagenet, load_weights, save_encoder
-from orinspect_train.run_folder import CHECKPOINT, METRICS, check_folder, start_folder
+from orinspect_train.run import encoder_record, load_imagenet, load_weights, save_encoder, save_weights
+from orinspect_train.run_folder import CHECKPOINT, DROPPED, METRICS, check_folder, start_folder
 from orinspect_train.training import Keeper, Pretraining, train
 
 # Called with the name of a stage, the share of it that is done, and what there is to say.
@@ -114,6 +114,7 @@ class _Job:
         before, after = Alignment(plan.unadapted), self._measure(module, "check after", plan.precision)
         adapted = alignment.has_helped(before, after)
         if not adapted:
+            save_weights(self.run / DROPPED, self.encoder)
             self.encoder.trunk.load_state_dict(initial)
         return self.publish(done, alignment.record(before, after), adapted=adapted)
 
@@ -191,10 +192,10 @@ class _Job:
         self.report(stage, 0.0, "")
         module.to(device=self._device, memory_format=torch.channels_last).eval()
         split = self.images.split(self.config.held_out)
-        embed = alignment.embedder(module.embed)
+        patches_of = alignment.in_batches(module.patches)
         # In the precision of the training, which is the faster one by far on some processors.
         with torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16"):
-            found = alignment.measure(embed, split.training, split.held_out, self.config.seed)
+            found = alignment.measure(patches_of, split.training, split.held_out, self.config.seed)
         self.report(stage, 1.0, f"mean AUROC {found.mean:.3f}")
         return found
 

@@ -48,11 +48,17 @@ def encoder_record(
 
 def save_encoder(run: Path, encoder: Encoder, record: dict[str, Any]) -> None:
     """Publish the encoder of a finished run: encoder.safetensors, then encoder.json with its digest, durably."""
-    state = {name: value.detach().cpu().contiguous() for name, value in encoder.trunk.state_dict().items()}
-    weights = safetensors.torch.save(state)
-    durable.write_bytes(run / WEIGHTS, weights)
+    weights = save_weights(run / WEIGHTS, encoder)
     record = record | {"weights_sha256": hashlib.sha256(weights).hexdigest()}
     durable.write_bytes(run / RECORD, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+
+
+def save_weights(path: Path, encoder: Encoder) -> bytes:
+    """Write the trunk's weights durably; returns the file's content. `load_weights` reads them."""
+    state = {name: value.detach().cpu().contiguous() for name, value in encoder.trunk.state_dict().items()}
+    weights = safetensors.torch.save(state)
+    durable.write_bytes(path, weights)
+    return weights
 
 
 def load_encoder(run: Path) -> tuple[Encoder, dict[str, Any]]:

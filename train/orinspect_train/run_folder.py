@@ -13,6 +13,8 @@ from orinspect_edge_runtime.preprocess import Skipped
 from orinspect_train.config import PretrainConfig, to_toml
 
 CONFIG, WEIGHTS, RECORD = "config.toml", "encoder.safetensors", "encoder.json"
+# Adapted weights that did not pass the alignment check.
+DROPPED = "adapted.safetensors"
 METRICS, SKIPPED, CHECKPOINT = "metrics.csv", "skipped.json", "checkpoints/last.ckpt"
 
 

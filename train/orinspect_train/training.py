@@ -60,9 +60,10 @@ class Pretraining(pl.LightningModule):
         """Normalised float [B, 3, H, W] of uint8 [B, H, W, 3]."""
         return normalise(pixels, self.get_buffer("mean"), self.get_buffer("std"))
 
-    def embed(self, pixels: Tensor) -> Tensor:
-        """Embeddings float [B, E] of uint8 [B, H, W, 3]."""
-        return self.encoder.pool_embedding(self.encoder.stages(self.normalise(pixels.to(self.device))))
+    def patches(self, pixels: Tensor) -> Tensor:
+        """Patch features float [B, P, D] of uint8 [B, H, W, 3]."""
+        maps = self.encoder.patch_map(self.encoder.stages(self.normalise(pixels.to(self.device))))
+        return maps.flatten(2).transpose(1, 2)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The loss, and the embeddings for the signs of collapse."""

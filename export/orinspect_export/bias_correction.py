@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orinspect_export.activations import Frames, activation_values, mean_of
-from orinspect_export.qdq import Ranges, activation_pair, dequantised, insert, weight_dequantiser
+from orinspect_export.qdq import CHANNEL_AXIS, Ranges, activation_pair, dequantised, insert, weight_dequantiser
 
 if TYPE_CHECKING:
     import onnx
@@ -45,17 +45,23 @@ def correct_biases(
 def mean_shifts(
     model: onnx.ModelProto, ranges: Ranges, chosen: list[str], frames: Frames
 ) -> dict[str, NDArray[np.float64]]:
-    """Mean of (float32 result - INT8 result) of every chosen convolution, per output channel."""
+    """Mean of (float32 result - INT8 result) of every chosen convolution, per output channel.
+
+    Matrix products have no bias of their own and are left out.
+    """
     import onnx
 
     twins = onnx.ModelProto()
     twins.CopyFrom(model)
     graph = twins.graph
-    nodes = [node for node in graph.node if node.name in chosen]
+    nodes = [node for node in graph.node if node.name in chosen and node.op_type == "Conv"]
+    if not nodes:
+        return {}
     pairs = {name: activation_pair(graph, name, ranges[name]) for name in dict.fromkeys(n.input[0] for n in nodes)}
-    unpack = [weight_dequantiser(graph, name) for name in dict.fromkeys(n.input[1] for n in nodes)]
+    axis = CHANNEL_AXIS["Conv"]
+    unpack = [weight_dequantiser(graph, name, axis) for name in dict.fromkeys(n.input[1] for n in nodes)]
     insert(graph, unpack, pairs)
-    outputs = {f"{name}_shift": name for name in chosen}
+    outputs = {f"{node.name}_shift": node.name for node in nodes}
     for node in nodes:
         graph.node.extend(_twin(node))
     means = mean_of(activation_values(twins, list(outputs), frames))

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 
 # A channel whose weights are all zero still needs a scale; any will do.
 SMALLEST_SCALE = 1e-12
+# The axis of a layer's weights that counts its output channels.
+CHANNEL_AXIS = {"Conv": 0, "MatMul": 1}
 Ranges = dict[str, float]
 
 
-def convolutions(model: onnx.ModelProto) -> list[str]:
-    """Names of the convolutions whose weights are constants, in the graph's order."""
+def weighted_layers(model: onnx.ModelProto) -> list[str]:
+    """Names of the convolutions and matrix products whose weights are constants, in the graph's order."""
     constants = {tensor.name for tensor in model.graph.initializer}
-    return [node.name for node in model.graph.node if node.op_type == "Conv" and node.input[1] in constants]
+    return [node.name for node in model.graph.node if node.op_type in CHANNEL_AXIS and node.input[1] in constants]
 
 
 def residual_operands(model: onnx.ModelProto) -> list[tuple[int, int]]:
@@ -47,7 +49,7 @@ def residual_operands(model: onnx.ModelProto) -> list[tuple[int, int]]:
 
 def activations(model: onnx.ModelProto) -> list[str]:
     """Names of the activations that `quantise` may need a range of."""
-    chosen = set(convolutions(model))
+    chosen = set(weighted_layers(model))
     names = {node.input[0] for node in model.graph.node if node.name in chosen}
     return sorted(names | {model.graph.node[index].input[slot] for index, slot in residual_operands(model)})
 
@@ -55,9 +57,9 @@ def activations(model: onnx.ModelProto) -> list[str]:
 def quantise(
     model: onnx.ModelProto, ranges: Ranges, chosen: Collection[str], *, residuals: bool = True
 ) -> onnx.ModelProto:
-    """A copy of the graph with Q/DQ pairs around the chosen convolutions and, if wanted, in the residual sums.
+    """A copy of the graph with Q/DQ pairs around the chosen layers and, if wanted, in the residual sums.
 
-    ranges: largest magnitude to represent of each activation (see `activations`). chosen: names of convolutions.
+    ranges: largest magnitude to represent of each activation (see `activations`). chosen: of `weighted_layers`.
     """
     import onnx
 
@@ -73,8 +75,8 @@ def quantise(
         if name not in pairs:
             pairs[name] = activation_pair(graph, name, ranges[name])
         graph.node[index].input[slot] = dequantised(name)
-    weights = list(dict.fromkeys(node.input[1] for node in graph.node if node.name in chosen))
-    unpack = [weight_dequantiser(graph, name) for name in weights]
+    weights = {node.input[1]: CHANNEL_AXIS[node.op_type] for node in graph.node if node.name in chosen}
+    unpack = [weight_dequantiser(graph, name, axis) for name, axis in weights.items()]
     for node in graph.node:
         if node.name in chosen:
             node.input[1] = dequantised(node.input[1])
@@ -103,14 +105,14 @@ def activation_pair(graph: onnx.GraphProto, name: str, largest: float) -> list[o
     ]
 
 
-def weight_dequantiser(graph: onnx.GraphProto, name: str) -> onnx.NodeProto:
-    """A DQ node for a convolution's weight, whose int8 values and scales per output channel become initializers."""
+def weight_dequantiser(graph: onnx.GraphProto, name: str, axis: int) -> onnx.NodeProto:
+    """A DQ node for a layer's weight, whose int8 values and scales per output channel become initializers."""
     import onnx
 
     values = onnx.numpy_helper.to_array(next(tensor for tensor in graph.initializer if tensor.name == name))
-    scale = np.abs(values).reshape(len(values), -1).max(axis=1) / STEPS
-    scale = np.maximum(scale, SMALLEST_SCALE).astype(np.float32)
-    steps = np.round(values / scale.reshape(-1, *[1] * (values.ndim - 1)))
+    others = tuple(i for i in range(values.ndim) if i != axis)
+    scale = np.maximum(np.abs(values).max(axis=others) / STEPS, SMALLEST_SCALE).astype(np.float32)
+    steps = np.round(values / np.expand_dims(scale, others))
     constants = {
         f"{name}_q": np.clip(steps, -STEPS, STEPS).astype(np.int8),
         f"{name}_scale": scale,
@@ -118,7 +120,7 @@ def weight_dequantiser(graph: onnx.GraphProto, name: str) -> onnx.NodeProto:
     }
     graph.initializer.extend(onnx.numpy_helper.from_array(value, key) for key, value in constants.items())
     return onnx.helper.make_node(
-        "DequantizeLinear", list(constants), [dequantised(name)], name=f"dequantise/{name}", axis=0
+        "DequantizeLinear", list(constants), [dequantised(name)], name=f"dequantise/{name}", axis=axis
     )
 
 

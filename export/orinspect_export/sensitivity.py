@@ -1,4 +1,4 @@
-"""Which convolutions must not be rounded to INT8: those that move the features when they alone are."""
+"""Which layers must not be rounded to INT8: those that move the features when they alone are."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from orinspect_export.qdq import Ranges, quantise
 if TYPE_CHECKING:
     import onnx
 
-# Largest mean loss of cosine (embedding or patches) that rounding one convolution alone may cost. On EfficientNet-Lite0
+# Largest mean loss of cosine (embedding or patches) that rounding one layer alone may cost. On EfficientNet-Lite0
 # 42 of 48 stay below it; the six above, most of them right behind the camera, cause most of the error of all.
 LARGEST_LOSS = 3e-4
-# However sensitive an encoder is, at least three quarters of its convolutions are quantised: the parity figures then
+# However sensitive an encoder is, at least three quarters of its layers are quantised: the parity figures then
 # say that int8 does not suit it.
 LARGEST_SHARE = 0.25
 FRAMES = 4
 FEATURES = ["embedding", "patches"]
 
 
-def sensitive_convolutions(
+def sensitive_layers(
     model: onnx.ModelProto,
     ranges: Ranges,
     candidates: list[str],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from orinspect_edge_runtime.errors import InputError
 from orinspect_export.activations import activation_values, mean_of
 from orinspect_export.bias_correction import correct_biases, mean_shifts
 from orinspect_export.calibration import activation_ranges
-from orinspect_export.graph import EncoderGraph
+from orinspect_export.graph import EncoderGraph, export_encoder
 from orinspect_export.int8 import Int8Graph, to_int8
-from orinspect_export.qdq import Ranges, activations, convolutions, quantise
-from orinspect_export.sensitivity import LARGEST_SHARE, cosines, sensitive_convolutions
+from orinspect_export.qdq import Ranges, activations, quantise, weighted_layers
+from orinspect_export.sensitivity import LARGEST_SHARE, cosines, sensitive_layers
 
 
 @pytest.fixture(scope="module")
@@ -41,22 +42,40 @@ def test_features_stay_close(
     assert np.abs(rounded["patches"] - exact["patches"]).max() > 0, "nothing was rounded"
 
 
+def test_linear_layers_of_a_transformer_are_quantised_by_output_channel(
+    make_run: Callable[..., Path], frames: Any, run_graph: Callable[..., Any]
+) -> None:
+    graph = export_encoder(make_run("test_vit"))
+    rounded = to_int8(graph.model, frames[:12])
+    linear = {n.name for n in graph.model.graph.node if n.op_type == "MatMul"} & set(weighted_layers(graph.model))
+    assert len(linear) >= 8
+    made = {name: node for node in rounded.model.graph.node for name in node.output}
+    for node in rounded.model.graph.node:
+        if node.name in linear - set(rounded.kept_float):
+            assert [made[name].op_type for name in node.input] == ["DequantizeLinear"] * 2
+            assert made[node.input[1]].attribute[0].i == 1
+        elif node.op_type in ("Softmax", "LayerNormalization", "Erf"):
+            assert not any(made[n].op_type == "DequantizeLinear" for n in node.input if n in made)
+    exact, ours = (run_graph(model, frames=frames[-4:]) for model in (graph.model, rounded.model))
+    assert cosines(ours["embedding"], exact["embedding"]).min() > 0.99
+
+
 def test_the_file_is_a_third_as_large(int8: Int8Graph, resnet: EncoderGraph) -> None:
     assert int8.model.ByteSize() < 0.45 * resnet.model.ByteSize()
     assert list(int8.model.graph.output) == list(resnet.model.graph.output)
 
 
 def test_the_layer_that_rounding_breaks_is_found(resnet: EncoderGraph, ranges: Ranges, frames: Any) -> None:
-    every = convolutions(resnet.model)
+    every = weighted_layers(resnet.model)
     victim = next(node for node in resnet.model.graph.node if node.name == every[3])
     broken = ranges | {victim.input[0]: ranges[victim.input[0]] / 50}
-    assert every[3] in sensitive_convolutions(resnet.model, broken, every, frames)[:2]
+    assert every[3] in sensitive_layers(resnet.model, broken, every, frames)[:2]
 
 
 def test_most_layers_are_always_quantised(resnet: EncoderGraph, ranges: Ranges, frames: Any) -> None:
-    every = convolutions(resnet.model)
+    every = weighted_layers(resnet.model)
     broken = {name: limit / 50 for name, limit in ranges.items()}
-    assert len(sensitive_convolutions(resnet.model, broken, every, frames)) == int(LARGEST_SHARE * len(every))
+    assert len(sensitive_layers(resnet.model, broken, every, frames)) == int(LARGEST_SHARE * len(every))
 
 
 def test_what_is_kept_is_not_quantised(lite0_int8: Int8Graph) -> None:
@@ -67,7 +86,7 @@ def test_what_is_kept_is_not_quantised(lite0_int8: Int8Graph) -> None:
 
 
 def test_biases_take_back_the_mean_shift(resnet: EncoderGraph, ranges: Ranges, frames: Any) -> None:
-    chosen = convolutions(resnet.model)[:1]
+    chosen = weighted_layers(resnet.model)[:1]
     made = next(node for node in resnet.model.graph.node if node.name == chosen[0]).output[0]
     rounded = quantise(resnet.model, ranges, chosen, residuals=False)
     few = frames[:8]
@@ -84,7 +103,7 @@ def test_biases_take_back_the_mean_shift(resnet: EncoderGraph, ranges: Ranges, f
 
 def test_shifts_are_each_layers_own(resnet: EncoderGraph, ranges: Ranges, frames: Any) -> None:
     """A layer's shift must not change with what is done to the layers before it."""
-    every = convolutions(resnet.model)
+    every = weighted_layers(resnet.model)
     alone = mean_shifts(resnet.model, ranges, every[-1:], frames[:4])
     together = mean_shifts(resnet.model, ranges, every, frames[:4])
     np.testing.assert_allclose(alone[every[-1]], together[every[-1]], atol=1e-6)

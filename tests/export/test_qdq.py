@@ -9,13 +9,13 @@ import onnx
 import pytest
 
 from orinspect_export.graph import EncoderGraph
-from orinspect_export.qdq import activations, convolutions, quantise, residual_operands
+from orinspect_export.qdq import activations, quantise, residual_operands, weighted_layers
 
 INT8, FLOAT = onnx.TensorProto.INT8, onnx.TensorProto.FLOAT
 
 
 def quantised(graph: EncoderGraph, chosen: list[str] | None = None) -> Any:
-    names = convolutions(graph.model) if chosen is None else chosen
+    names = weighted_layers(graph.model) if chosen is None else chosen
     return quantise(graph.model, dict.fromkeys(activations(graph.model), 6.0), names)
 
 
@@ -33,7 +33,7 @@ def test_every_pair_is_symmetric_int8(graph: EncoderGraph) -> None:
     model = quantised(graph)
     known = constants(model)
     pairs = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
-    assert len(pairs) > len(convolutions(graph.model))
+    assert len(pairs) > len(weighted_layers(graph.model))
     for node in pairs:
         scale, zero = known[node.input[1]], known[node.input[2]]
         assert zero.data_type == INT8
@@ -88,7 +88,7 @@ def test_weights_are_rounded_to_the_nearest_step(resnet: EncoderGraph) -> None:
 
 
 def test_a_convolution_that_was_not_chosen_stays_float(resnet: EncoderGraph) -> None:
-    kept, *others = convolutions(resnet.model)
+    kept, *others = weighted_layers(resnet.model)
     model = quantised(resnet, others)
     node = next(node for node in model.graph.node if node.name == kept)
     assert constants(model)[node.input[1]].data_type == FLOAT
@@ -103,6 +103,6 @@ def test_a_dead_channel_still_has_a_scale(resnet: EncoderGraph) -> None:
     values = onnx.numpy_helper.to_array(weight).copy()
     values[0] = 0
     weight.CopyFrom(onnx.numpy_helper.from_array(values, name))
-    known = constants(quantise(model, dict.fromkeys(activations(model), 0.0), convolutions(model)))
+    known = constants(quantise(model, dict.fromkeys(activations(model), 0.0), weighted_layers(model)))
     assert np.isfinite(onnx.numpy_helper.to_array(known[f"{name}_scale"])).all()
     assert not onnx.numpy_helper.to_array(known[f"{name}_q"])[0].any()

@@ -19,7 +19,7 @@ import numpy as np
 
 READERS = "orinspect.telemetry"
 # Often enough for a power curve, seldom enough not to be measured itself.
-INTERVAL_S = 0.2
+INTERVAL_S = 0.5
 
 
 @dataclass(frozen=True)

@@ -89,3 +89,22 @@ def bar_chart(bars: Mapping[str, float], label: str) -> str:
         axes.annotate(f" {value:.3g}", (value, place), va="center", fontsize=9, color=INK)
     axes.margins(x=0.14)
     return _svg(figure, axes, label, "", legend=False)
+
+
+def curve_chart(
+    curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]],
+    x_label: str,
+    y_label: str,
+    *,
+    steps: bool = False,
+    dots: bool = False,
+) -> str:
+    """Curves by name, each with its own (x, y). steps: y holds until the next x. dots: points without a line."""
+    figure, axes = _figure()
+    for number, (name, (x, y)) in enumerate(curves.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        if dots:
+            axes.plot(x, y, color=colour, label=name, linestyle="", marker=".", markersize=3, alpha=0.7)
+        else:
+            axes.plot(x, y, color=colour, label=name, linewidth=1.6, drawstyle="steps-post" if steps else "default")
+    return _svg(figure, axes, x_label, y_label, legend=len(curves) > 1)

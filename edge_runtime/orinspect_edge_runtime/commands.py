@@ -9,23 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orinspect_edge_runtime.bench.command import bench
+from orinspect_edge_runtime.options import PATH, backend_option, bundle_argument, json_option, threads_option
+
 if TYPE_CHECKING:
     from orinspect_edge_runtime.detector import Detector
     from orinspect_edge_runtime.evaluation import Evaluation
 
-PATH = click.Path(path_type=Path)
-bundle_argument = click.argument("bundle", type=PATH)
+__all__ = ["bench", "check", "embed", "evaluate", "fit", "score"]
 recipe_option = click.option("--recipe", help="Recipe to use; not needed when the bundle has only one.")
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
-threads_option = click.option(
-    "--threads", type=click.IntRange(0, 1024), default=0, show_default=True, help="CPU threads; 0: all cores."
-)
-backend_option = click.option(
-    "--backend",
-    default="auto",
-    show_default=True,
-    help="auto (a TensorRT engine when one is fit to run, else onnxruntime), tensorrt, onnxruntime, ort-cuda, ort-trt.",
-)
 
 
 def _print_json(value: Any) -> None:
@@ -264,46 +256,6 @@ def check(bundle: Path, as_json: bool) -> None:
     unfit = [f"{e.precision} {e.head}" for e in engines if e.problem]
     if unfit:
         raise CheckFailed(f"{bundle}: the engine {', '.join(unfit)} must not run here; see above what differs")
-
-
-@click.command()
-@bundle_argument
-@click.option("--precision", help="One or several, comma-separated; without it all, in alternating rounds.")
-@click.option("--scenario", default="single-stream", show_default=True, help="single-stream or offline (batches of 8).")
-@click.option("--head", default="patchcore", show_default=True, help="patchcore or padim, when no recipe is named.")
-@click.option("--recipe", help="Measure with this recipe's arrays.")
-@click.option("--runs", type=click.IntRange(1), default=100, show_default=True, help="Timed calls a precision.")
-@click.option("--out", type=PATH, help="File for the JSON result.")
-@backend_option
-@threads_option
-@json_option
-def bench(bundle: Path, precision: str | None, out: Path | None, as_json: bool, **options: Any) -> None:
-    """Measure latency on this machine, and write down the conditions.
-
-    \b
-    Example:  orinspect bench BUNDLE --runs 200 --out bench.json
-    """
-    from orinspect_edge_runtime import durable
-    from orinspect_edge_runtime.bench import BenchOptions, run_bench
-    from orinspect_edge_runtime.bundle import Bundle
-    from orinspect_edge_runtime.progress import shares
-
-    precisions = tuple(precision.split(",")) if precision else ()
-    chosen, opened = BenchOptions(precisions, **options), Bundle.open(bundle)
-    with shares("bench") as show:
-        result = run_bench(opened, chosen, show)
-    if out is not None:
-        durable.write_bytes(out, json.dumps(result, indent=2).encode())
-    if as_json:
-        _print_json(result)
-        return
-    for row in result["latencies"]:
-        ratio = "" if row["ratio_p50"] is None else f", {row['ratio_p50']:.2f}x fp32"
-        click.echo(
-            f"{row['precision']}: p50 {row['p50_ms']:.2f} ms, p99 {row['p99_ms']:.2f} ms{ratio} ({row['runs_on']})"
-        )
-    conditions = result["conditions"]
-    click.echo(f"{conditions['machine']}, {conditions['threads']} threads, load {conditions['load_before']} before")
 
 
 def _tell_backend(detector: Detector) -> None:

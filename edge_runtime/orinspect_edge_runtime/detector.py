@@ -118,10 +118,18 @@ class Detector:
     def _judge(self, frame: Frame) -> Verdict:
         start = time.perf_counter()
         outputs = self._backend.run(fit_to_model(frame.pixels, self._preprocess)[None])
+        return self.verdict(outputs, frame.source, start)
+
+    def verdict(self, outputs: dict[str, NDArray[np.float32]], source: str, start: float | None = None) -> Verdict:
+        """Verdict on the first frame of a graph's outputs. start: when its work began, seconds of time.perf_counter.
+
+        Raises CheckFailed when the score is no number.
+        """
+        start = time.perf_counter() if start is None else start
         score, group, anomaly_map = self._score(outputs)
         if not math.isfinite(score):
             # Compared with a threshold it would pass for a good part.
-            raise CheckFailed(f"{frame.source}: {self.description} gave no number as its score; use another precision")
+            raise CheckFailed(f"{source}: {self.description} gave no number as its score; use another precision")
         return Verdict(
             score=score,
             threshold=self.recipe.threshold,

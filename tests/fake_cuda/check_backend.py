@@ -187,6 +187,21 @@ def test_two_calls_overlap_and_keep_apart(
             backend.collect(first)
 
 
+def test_the_parts_of_a_call_are_told(
+    opened: Callable[..., TensorRTBackend], inputs: Any, recorded: Any, truth: Callable[..., Any]
+) -> None:
+    frames = recorded["frames"][:1]
+    with opened() as backend:
+        with pytest.raises(RecipeError, match="set_inputs first"):
+            backend.run_in_parts(frames)
+        backend.set_inputs(inputs)
+        for _ in range(4):
+            outputs, seconds = backend.run_in_parts(frames)
+            assert same(outputs, truth(frames))
+            assert list(seconds) == ["copy_in", "engine", "copy_out"]
+            assert all(value > 0 for value in seconds.values())
+
+
 def test_results_are_copies(opened: Callable[..., TensorRTBackend], inputs: Any, recorded: Any) -> None:
     with opened() as backend:
         backend.set_inputs(inputs)

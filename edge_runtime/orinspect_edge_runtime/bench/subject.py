@@ -1,0 +1,55 @@
+"""What is measured: the graph of a precision with a head's inputs, of a recipe or of golden."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from orinspect_edge_runtime.backends import Backend, open_backend
+from orinspect_edge_runtime.bench.plan import BenchOptions
+from orinspect_edge_runtime.bundle import Bundle
+from orinspect_edge_runtime.errors import RecipeError
+from orinspect_edge_runtime.golden import Arrays, head_arrays
+from orinspect_edge_runtime.heads import head_inputs
+from orinspect_edge_runtime.recipe import Recipe
+from orinspect_edge_runtime.scorers import SCORERS
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A head by name with its inputs (heads.py). recipe: where they come from, None for golden."""
+
+    head: str
+    arrays: dict[str, NDArray[Any]]
+    recipe: Recipe | None
+
+
+def find_subject(bundle: Bundle, options: BenchOptions, golden: Arrays) -> Subject:
+    """Head and inputs: of the recipe when one is named, the golden ones otherwise.
+
+    Raises RecipeError when the recipe is missing or has no head in the graph.
+    """
+    if options.recipe is None:
+        return Subject(options.head, head_arrays(golden, options.head), None)
+    recipe = bundle.recipe(options.recipe)
+    scorer = SCORERS[recipe.scorer]
+    if not scorer.has_map:
+        raise RecipeError(f"recipe {options.recipe!r} has no head in the graph; name a patchcore or padim recipe")
+    names = [spec.name for spec in head_inputs(scorer.head, bundle.manifest.encoder)]
+    return Subject(scorer.head, {name: recipe.arrays[name] for name in names}, recipe)
+
+
+def open_subject(bundle: Bundle, precision: str, subject: Subject, options: BenchOptions) -> Backend:
+    """The backend of one precision with the subject's inputs; close it afterwards."""
+    spec = bundle.manifest.graph(precision, subject.head)
+    backend = open_backend(
+        bundle.read(spec.file), spec, name=options.backend, threads=options.threads, bundle=bundle.path
+    )
+    try:
+        backend.set_inputs(subject.arrays)
+    except BaseException:
+        backend.close()
+        raise
+    return backend

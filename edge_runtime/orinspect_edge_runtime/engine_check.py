@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import NDArray
-
 from orinspect_edge_runtime.backends.tensorrt import import_tensorrt
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.device import this_device, with_library
 from orinspect_edge_runtime.engine import checked_engine, engine_folder
 from orinspect_edge_runtime.errors import OrinspectError
-from orinspect_edge_runtime.golden import replay
+from orinspect_edge_runtime.golden import Arrays, replay
 from orinspect_edge_runtime.manifest import GraphSpec
 
 
@@ -25,14 +23,14 @@ class EngineCheck:
     problem: str | None
 
 
-def check_engine(bundle: Bundle, spec: GraphSpec, golden: dict[str, NDArray[Any]]) -> EngineCheck | None:
+def check_engine(bundle: Bundle, spec: GraphSpec, golden: Arrays) -> EngineCheck | None:
     """Passport first, then golden through the engine; None when no engine was built for this graph."""
     if not engine_folder(bundle.path, spec).exists():
         return None
     return EngineCheck(spec.precision, spec.head, _problem(bundle, spec, golden))
 
 
-def _problem(bundle: Bundle, spec: GraphSpec, golden: dict[str, NDArray[Any]]) -> str | None:
+def _problem(bundle: Bundle, spec: GraphSpec, golden: Arrays) -> str | None:
     try:
         here = _this_device()
         checked_engine(bundle.path, spec, bundle.manifest.files[spec.file].sha256, here)

@@ -111,7 +111,11 @@ def _server_result(one: Timed, options: BenchOptions) -> dict[str, Any]:
         "seed": options.seed,
     }
     if one.search is not None:
-        row |= {"largest_rate": one.search.rate, "tries": [list(t) for t in one.search.tries]}
+        row |= {
+            "largest_rate": one.search.rate,
+            "tries": [list(t) for t in one.search.tries],
+            "confirmations": [list(t) for t in one.search.confirmations],
+        }
     return row
 
 

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 SPIN_S = 0.002
 # Halvings of the range of rates: the answer is within 1/64 of what the server can do at all.
 SEARCH_STEPS = 6
+# Far from the seeds of the turns that are measured afterwards.
+CONFIRMING_SEED = 1_000_003
 
 
 class Clock(Protocol):
@@ -72,10 +74,14 @@ class Served:
 
 @dataclass(frozen=True)
 class RateSearch:
-    """rate: the largest one tried whose p99 kept the bound, frames/s; None when none did. tries: (rate, p99 ms)."""
+    """rate: the largest one whose p99 kept the bound twice, with other arrivals each time, frames/s; None when none did.
+
+    tries and confirmations: (rate, p99 ms) in the order they were made.
+    """
 
     rate: float | None
     tries: tuple[tuple[float, float], ...]
+    confirmations: tuple[tuple[float, float], ...]
 
 
 def poisson_arrivals(rate: float, count: int, seed: int) -> NDArray[np.float64]:
@@ -104,17 +110,23 @@ def find_rate(
 ) -> RateSearch:
     """The largest rate whose p99 over `count` arrivals keeps the bound, by halving up to what the server can do.
 
-    service_s: median time of a call. Every try draws the same arrivals, stretched to its rate.
+    service_s: median time of a call. Every try draws the same arrivals, stretched to its rate; what kept the bound must
+    keep it with others too, else the next smaller one is taken: the luckiest of many tries is no answer.
     """
+
+    def p99_at(rate: float, drawn: int) -> float:
+        return serve(call, poisson_arrivals(rate, count, drawn), clock).percentile_ms(99)
+
     low, high = 0.0, 1 / service_s
-    found: float | None = None
-    tries = []
+    tries: list[tuple[float, float]] = []
     for _ in range(SEARCH_STEPS):
         rate = (low + high) / 2
-        p99 = serve(call, poisson_arrivals(rate, count, seed), clock).percentile_ms(99)
-        tries.append((rate, p99))
-        if p99 <= bound_ms:
-            found = low = rate
-        else:
-            high = rate
-    return RateSearch(found, tuple(tries))
+        tries.append((rate, p99_at(rate, seed)))
+        low, high = (rate, high) if tries[-1][1] <= bound_ms else (low, rate)
+    found, confirmations = None, list[tuple[float, float]]()
+    for rate in sorted((rate for rate, p99 in tries if p99 <= bound_ms), reverse=True):
+        confirmations.append((rate, p99_at(rate, seed + CONFIRMING_SEED)))
+        if confirmations[-1][1] <= bound_ms:
+            found = rate
+            break
+    return RateSearch(found, tuple(tries), tuple(confirmations))

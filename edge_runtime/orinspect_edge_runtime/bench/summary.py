@@ -95,7 +95,9 @@ def _stage_table(result: dict[str, Any]) -> Table | None:
     names = list(next(iter(stages["p50"].values())))
     rows = tuple((p, *(f"{row[name]:.2f}" for name in names)) for p, row in stages["p50"].items())
     head = ("precision", *(f"{name.removesuffix('_ms').replace('_', ' ')} ms" for name in names))
-    return Table("Stages of one verdict", head, rows, f"Medians; read from {stages['images']} file(s): {stages['source']}.")
+    return Table(
+        "Stages of one verdict", head, rows, f"Medians; read from {stages['images']} file(s): {stages['source']}."
+    )
 
 
 def _start_table(result: dict[str, Any]) -> Table | None:

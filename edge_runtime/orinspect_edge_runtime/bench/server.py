@@ -123,8 +123,11 @@ def find_rate(
         rate = (low + high) / 2
         tries.append((rate, p99_at(rate, seed)))
         low, high = (rate, high) if tries[-1][1] <= bound_ms else (low, rate)
+    kept = sorted((rate for rate, p99 in tries if p99 <= bound_ms), reverse=True)
+    # When none of them keeps it again, smaller ones are tried: a busy moment must not read as "never".
+    smaller = [kept[-1] / 2**step for step in range(1, SEARCH_STEPS + 1)] if kept else []
     found, confirmations = None, list[tuple[float, float]]()
-    for rate in sorted((rate for rate, p99 in tries if p99 <= bound_ms), reverse=True):
+    for rate in (*kept, *smaller):
         confirmations.append((rate, p99_at(rate, seed + CONFIRMING_SEED)))
         if confirmations[-1][1] <= bound_ms:
             found = rate

@@ -1,6 +1,6 @@
 """AUROC on the ELPV solar cells: raw pixels, untrained, ImageNet and adapted encoders, and the full product.
 
-    python benchmarks/elpv.py            three seeds, about 15 minutes on 2 cores; writes benchmarks/results/elpv.json
+    python benchmarks/elpv.py            three seeds, about 20 minutes on 2 cores; writes benchmarks/results/elpv.json
     python benchmarks/elpv.py --quick    one seed, raw pixels and the ImageNet encoder as it is; prints only
 
 Protocol (solar_cells.py): a recipe is fitted on a seeded 70 % of the good cells (probability 0); the rest of them are

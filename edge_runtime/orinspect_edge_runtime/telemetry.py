@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from types import TracebackType
@@ -53,6 +54,9 @@ class Meter(Protocol):
 
     def standing(self) -> Standing:
         """Power mode and throttling counters now."""
+
+    def power_mode(self, name: str) -> AbstractContextManager[None]:
+        """A block run in the power mode of that name; afterwards the former one is back. Raises OrinspectError."""
 
     def throttled_between(self, before: Standing, after: Standing) -> list[str]:
         """What slowed the board down between the two, one sentence each."""

@@ -63,7 +63,7 @@ def power(name: str | None, restore: bool, as_json: bool, root: str) -> None:
     from orinspect_edge_runtime.errors import InputError
     from orinspect_jetson.board import read_board
     from orinspect_jetson.host import Host
-    from orinspect_jetson.power import STATE_FOLDER, Power
+    from orinspect_jetson.power import Power, state_folder
     from orinspect_jetson.report import modes_as_json, modes_as_lines
     from orinspect_jetson.traps import warn_about
 
@@ -71,8 +71,7 @@ def power(name: str | None, restore: bool, as_json: bool, root: str) -> None:
     board = read_board(host)
     if board.power_table is None:
         raise InputError(f"no power modes are known for this machine ({board.identity.name})")
-    state = STATE_FOLDER if host.is_live else host.resolve(str(STATE_FOLDER))
-    control = Power(host, board.power_table, state)
+    control = Power(host, board.power_table, state_folder(host))
     if restore:
         left = control.restore_if_left()
         click.echo("nothing was left behind" if left is None else f"restored {left.mode_name}")

@@ -6,11 +6,16 @@ run on hardware.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
+from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.telemetry import Reading, Standing
+from orinspect_jetson.board import read_board
 from orinspect_jetson.host import Host
 from orinspect_jetson.identity import identify
 from orinspect_jetson.modules import Module
 from orinspect_jetson.nvpmodel import current_mode
+from orinspect_jetson.power import Power, state_folder
 from orinspect_jetson.sensors import board_power_mw, read_gpu_clock, read_rails, read_temperatures
 from orinspect_jetson.software import read_software
 from orinspect_jetson.throttling import Throttling, read_throttling, throttled_between
@@ -42,6 +47,17 @@ class BoardMeter:
         """Power mode and throttling counters now."""
         mode, throttling = current_mode(self._host), read_throttling(self._host)
         return Standing(None if mode is None else _mode_text(*mode), throttling.alerts, throttling.events)
+
+    def power_mode(self, name: str) -> AbstractContextManager[None]:
+        """A block run in the power mode of that name; the former one comes back, after a kill at the next start.
+
+        Raises InputError for a mode that this board has not, CheckFailed when it cannot be switched to here.
+        """
+        table = read_board(self._host).power_table
+        if table is None:
+            raise InputError("no power modes are known for this board")
+        control = Power(self._host, table, state_folder(self._host))
+        return control.held(control.mode(name))
 
     def throttled_between(self, before: Standing, after: Standing) -> list[str]:
         """What slowed the board down between the two, one sentence each."""

@@ -39,6 +39,11 @@ class Left:
     clocks_locked: bool
 
 
+def state_folder(host: Host) -> Path:
+    """Where the state file of a host lies: of a replayed board inside its own folder."""
+    return STATE_FOLDER if host.is_live else host.resolve(str(STATE_FOLDER))
+
+
 class Power:
     """The power mode of a board.
 

@@ -200,6 +200,8 @@ def test_other_bad_usage(orinspect: Run, saved: Path, real_bundle: Path, tmp_pat
         (("--max-regression", 5), "pass --baseline"),
         (("--sweep", "--compare", saved), "--sweep makes many results"),
         (("--sweep", "--batches", "x"), "--batches x: whole numbers"),
+        (("--power-modes", "15W"), "--power-modes is for --sweep"),
+        (("--sweep", "--power-modes", "15W"), "--power-modes: this computer has none that orinspect knows"),
         (("--images", tmp_path / "none"), "none: no such file or folder"),
         (("--scenario", "server"), "needs --rate"),
     ):

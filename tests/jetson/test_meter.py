@@ -12,7 +12,9 @@ from orinspect_edge_runtime import telemetry
 from orinspect_edge_runtime.bench import measure
 from orinspect_edge_runtime.bench.measure import run_bench
 from orinspect_edge_runtime.bench.plan import BenchOptions
+from orinspect_edge_runtime.bench.sweep import run_sweep
 from orinspect_edge_runtime.bundle import Bundle
+from orinspect_edge_runtime.errors import InputError
 from orinspect_jetson.host import Host
 from orinspect_jetson.meter import BoardMeter, read_meter
 
@@ -47,6 +49,19 @@ def meter_of(board: Path) -> BoardMeter:
     meter = read_meter(Host(board))
     assert meter is not None
     return meter
+
+
+def test_a_sweep_over_power_modes_leaves_the_board_as_it_was(board: Path, real_bundle: Path) -> None:
+    meter = meter_of(board)
+    before = meter.standing().power_mode
+    assert before == "MAXN_SUPER"
+    sweep = run_sweep(Bundle.open(real_bundle), BenchOptions(runs=10), (1, 2), ("15W", "25W"), meter=meter)
+    found = [(r["power_mode"], r["batch"], r["telemetry"]["power_mode_before"]) for r in sweep["results"]]
+    assert found == [("15W", 1, "15W"), ("15W", 2, "15W"), ("25W", 1, "25W"), ("25W", 2, "25W")]
+    assert meter.standing().power_mode == before
+    with pytest.raises(InputError, match="power mode '7W' is not known to this board: it has"):
+        run_sweep(Bundle.open(real_bundle), BenchOptions(runs=10), (1,), ("7W",), meter=meter)
+    assert meter.standing().power_mode == before
 
 
 def test_one_reading(board: Path) -> None:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 )
 @click.option("--sweep", is_flag=True, help="Offline throughput of every precision at every size of --batches.")
 @click.option("--batches", default="1,2,4,8", show_default=True, help="sweep: frames a call, comma-separated.")
+@click.option("--power-modes", help="sweep: power modes by name, comma-separated; as root. The former one comes back.")
 @click.option("--compare", type=PATH, help="Another result to compare with: ratio of the medians, 95 % interval.")
 @click.option("--baseline", type=PATH, help="Another result; exit code 1 when this one is slower than it may be.")
 @click.option(
@@ -55,6 +56,7 @@ def bench(
     bundle: Path,
     sweep: bool,
     batches: str,
+    power_modes: str | None,
     compare: Path | None,
     baseline: Path | None,
     max_regression: float | None,
@@ -76,10 +78,14 @@ def bench(
         raise InputError("--max-regression says how much slower than a baseline is allowed: pass --baseline")
     if sweep and (compare or baseline):
         raise InputError("--sweep makes many results: compare single ones")
+    if power_modes and not sweep:
+        raise InputError(
+            "--power-modes is for --sweep; to measure in one mode, set it with  sudo orinspect power --set"
+        )
     # Read first: a measurement of minutes must not end in a file that was never there.
     others = {path: read_result(path) for path in (compare, baseline) if path is not None}
     files = {kind: options.pop(kind) for kind in ("out", "markdown", "html")}
-    result = _result(bundle, sweep, batches, files, bool(others), options)
+    result = _result(bundle, (batches, power_modes) if sweep else None, files, bool(others), options)
     _write(result, files)
     found = {path: _compare(result, other) for path, other in others.items()}
     if as_json:
@@ -94,9 +100,13 @@ def bench(
 
 
 def _result(
-    bundle: Path, sweep: bool, batches: str, files: dict[str, Path | None], has_other: bool, options: dict[str, Any]
+    bundle: Path,
+    sweep: tuple[str, str | None] | None,
+    files: dict[str, Path | None],
+    has_other: bool,
+    options: dict[str, Any],
 ) -> dict[str, Any]:
-    """Measured now, or read when the argument is a saved result."""
+    """Measured now, or read when the argument is a saved result. sweep: its batches and power modes, if it is one."""
     from orinspect_edge_runtime.bench.measure import run_bench
     from orinspect_edge_runtime.bench.plan import BenchOptions
     from orinspect_edge_runtime.bench.result import read_result
@@ -108,14 +118,15 @@ def _result(
         return read_result(bundle)
     precision = options.pop("precision")
     chosen = BenchOptions(tuple(precision.split(",")) if precision else (), **options)
-    sizes = parse_batches(batches) if sweep else ()
+    sizes = parse_batches(sweep[0]) if sweep else ()
+    modes = tuple(name.strip() for name in (sweep[1] or "").split(",") if name.strip()) if sweep else ()
     if files["html"] is not None:
         # Their lack is better told before the measurement than after it.
         import jinja2  # noqa: F401
         import matplotlib  # noqa: F401
     opened = Bundle.open(bundle)
     with shares("bench") as show:
-        return run_sweep(opened, chosen, sizes, show) if sweep else run_bench(opened, chosen, show)
+        return run_sweep(opened, chosen, sizes, modes, show) if sweep else run_bench(opened, chosen, show)
 
 
 def _write(result: dict[str, Any], files: dict[str, Path | None]) -> None:

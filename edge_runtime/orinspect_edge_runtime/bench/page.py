@@ -121,7 +121,7 @@ def _sweep_chart(sweep: dict[str, Any]) -> str:
     lines: dict[str, list[tuple[float, float]]] = {}
     for result in sweep["results"]:
         for row in result["latencies"]:
-            lines.setdefault(row["precision"], []).append((row["batch"], row["frames_per_second"]))
+            lines.setdefault(summary.sweep_label(result, row), []).append((row["batch"], row["frames_per_second"]))
     curves = {name: tuple(np.array(sorted(points)).T) for name, points in lines.items()}
     return charts.curve_chart(curves, "frames a call", "frames/s")
 

@@ -18,13 +18,24 @@ def tables(result: dict[str, Any]) -> tuple[Table, ...]:
 
 
 def sweep_table(sweep: dict[str, Any]) -> Table:
-    """Frames a second of every precision and batch."""
+    """Frames a second of every precision, power mode and batch."""
     rows = tuple(
-        (row["precision"], str(row["batch"]), f"{row['frames_per_second']:.1f}", f"{row['p50_ms']:.2f}", row["runs_on"])
+        (
+            sweep_label(result, row),
+            str(row["batch"]),
+            f"{row['frames_per_second']:.1f}",
+            f"{row['p50_ms']:.2f}",
+            row["runs_on"],
+        )
         for result in sweep["results"]
         for row in result["latencies"]
     )
     return Table("Sweep", ("precision", "batch", "frames/s", "p50 ms a batch", "runs on"), rows, _conditions(sweep))
+
+
+def sweep_label(result: dict[str, Any], row: dict[str, Any]) -> str:
+    """The precision, with the power mode where modes were swept."""
+    return f"{row['precision']} {result['power_mode']}" if result["power_mode"] else str(row["precision"])
 
 
 def comparison_line(found: Comparison) -> str:

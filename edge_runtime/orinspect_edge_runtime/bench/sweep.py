@@ -1,7 +1,8 @@
-"""Many runs: every precision at every batch size, as offline throughput."""
+"""Many runs: every precision at every batch size, in every power mode asked for, as offline throughput."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
@@ -10,6 +11,7 @@ from orinspect_edge_runtime.bench.plan import OFFLINE, BenchOptions
 from orinspect_edge_runtime.bench.scenarios import Progress
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import InputError
+from orinspect_edge_runtime.telemetry import Meter, find_meter
 
 
 def parse_batches(text: str) -> tuple[int, ...]:
@@ -24,13 +26,31 @@ def parse_batches(text: str) -> tuple[int, ...]:
 
 
 def run_sweep(
-    bundle: Bundle, options: BenchOptions, batches: tuple[int, ...], progress: Progress | None = None
+    bundle: Bundle,
+    options: BenchOptions,
+    batches: tuple[int, ...],
+    modes: tuple[str, ...] = (),
+    progress: Progress | None = None,
+    meter: Meter | None = None,
 ) -> dict[str, Any]:
-    """One result a batch size, each over all precisions in alternating rounds; without cold starts and stages."""
-    results = []
-    for number, batch in enumerate(batches):
-        chosen = dataclasses.replace(options, scenario=OFFLINE, batch=batch, images=None, cold_starts=0)
-        results.append(run_bench(bundle, chosen, _part(progress, number, len(batches))))
+    """One result a power mode and batch size, each over all precisions in alternating rounds.
+
+    Cold starts and stages are left out. modes: names of power modes; none: only the one in force. The mode in force
+    before is back afterwards. meter: None to look for the one of this computer.
+
+    Raises InputError where there are no power modes to choose from, and as `run_bench` does.
+    """
+    meter = meter or find_meter()
+    if modes and meter is None:
+        raise InputError("--power-modes: this computer has none that orinspect knows; leave the option out")
+    results: list[dict[str, Any]] = []
+    total = len(batches) * max(len(modes), 1)
+    for mode in modes or (None,):
+        with contextlib.nullcontext() if mode is None or meter is None else meter.power_mode(mode):
+            for batch in batches:
+                chosen = dataclasses.replace(options, scenario=OFFLINE, batch=batch, images=None, cold_starts=0)
+                found = run_bench(bundle, chosen, _part(progress, len(results), total), meter)
+                results.append(found | {"power_mode": mode})
     return {"format": FORMAT, "kind": "sweep", "results": results}
 
 

@@ -226,7 +226,7 @@ def test_an_interrupt_leaves_nothing_half_written(
     monkeypatch.setattr(scenarios, "_time_runs", interrupted)
     old = tmp_path / "bench.json"
     old.write_text("old")
-    assert orinspect("bench", real_bundle, *RAN, "--out", old, "--html", tmp_path / "b.html").code == 130
+    assert orinspect("bench", real_bundle, *RAN, "--out", old, "--markdown", tmp_path / "b.md").code == 130
     assert [path.name for path in tmp_path.iterdir()] == ["bench.json"]
     assert old.read_text() == "old"
 

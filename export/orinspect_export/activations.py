@@ -21,7 +21,7 @@ def activation_values(
 
     frames: uint8 [N, H, W, 3]. Each array starts with a batch dimension of 1.
     """
-    session = _session(model, tensors)
+    session = watching_session(model, tensors)
     for frame in frames:
         yield dict(zip(tensors, session.run(tensors, {"frames": frame[None]}), strict=True))
 
@@ -37,7 +37,8 @@ def mean_of(values: Iterable[dict[str, NDArray[np.float32]]]) -> dict[str, NDArr
     return {name: array / count for name, array in total.items()}
 
 
-def _session(model: onnx.ModelProto, tensors: list[str]) -> Any:
+def watching_session(model: onnx.ModelProto, tensors: list[str]) -> Any:
+    """An onnxruntime session whose outputs are the named tensors, inner ones or outputs of the graph."""
     import onnx
     import onnxruntime
 

@@ -11,18 +11,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orinspect_export.activations import watching_session
+
 if TYPE_CHECKING:
     import onnx
 
 # Two batch sizes: what differs between them depends on the batch. Not 1, which every dimension broadcasts with.
 BATCHES = (2, 3)
+# The first pixel of each frame, as begin, end and axes of a Slice.
+CORNER = ([0, 0, 0], [1, 1, 1], [1, 2, 3])
 Shapes = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def fix_shapes(model: onnx.ModelProto) -> None:
     """Give every Reshape a constant shape and turn every Expand to the batch into an addition of zeros.
 
-    In place; nodes that nothing reads any longer stay in the graph, and so do shapes that are not as simple as these.
+    In place; the graph's constants must be initializers. Nodes that nothing reads any longer stay in the graph, and so do
+    shapes that are not as simple as these.
     """
     made = {name: node for node in model.graph.node for name in node.output}
     takers = [n for n in model.graph.node if n.op_type in ("Reshape", "Expand") and n.input[1] in made]
@@ -38,14 +43,7 @@ def _shapes(model: onnx.ModelProto, names: list[str]) -> dict[str, Shapes]:
     """The shapes of tensors at the two batch sizes."""
     if not names:
         return {}
-    import onnx
-    import onnxruntime
-
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    del probe.graph.output[:]
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = watching_session(model, names)
     frames = session.get_inputs()[0]
     runs = [session.run(names, {frames.name: np.zeros((b, *frames.shape[1:]), np.uint8)}) for b in BATCHES]
     low, high = ([np.array(value.shape, np.int64) for value in run] for run in runs)
@@ -64,12 +62,6 @@ def _fix_expand(model: onnx.ModelProto, node: onnx.NodeProto, shapes: Shapes) ->
     from onnx import numpy_helper
 
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    constants |= {
-        n.output[0]: numpy_helper.to_array(a.t)
-        for n in model.graph.node
-        for a in n.attribute
-        if n.op_type == "Constant" and a.name == "value"
-    }
     token, (low, high) = constants.get(node.input[0]), shapes
     if token is None or (low[0], high[0]) != BATCHES or token.shape != (1, *low[1:]) or (low != high).sum() != 1:
         return
@@ -83,7 +75,10 @@ def _zero_of_each_frame(model: onnx.ModelProto, name: str, dimensions: int) -> s
     from onnx import helper
 
     place, cast = next((i, n) for i, n in enumerate(model.graph.node) if n.op_type == "Cast")
-    begin, end, axes = (_constant(model, f"{name} {w}", np.array(v)) for w, v in _CORNER.items())
+    begin, end, axes = (
+        _constant(model, f"{name} {what}", np.array(value))
+        for what, value in zip(("begin", "end", "axes"), CORNER, strict=True)
+    )
     zero = _constant(model, f"{name} zero", np.zeros(1, np.float32))
     shape = _constant(model, f"{name} ones", np.array([-1] + [1] * (dimensions - 1)))
     corner, product, zeros = (f"{name} {what}" for what in ("corner", "product", "zeros"))
@@ -95,9 +90,6 @@ def _zero_of_each_frame(model: onnx.ModelProto, name: str, dimensions: int) -> s
     for offset, node in enumerate(nodes):
         model.graph.node.insert(place + 1 + offset, node)
     return zeros
-
-
-_CORNER: dict[str, list[int]] = {"begin": [0, 0, 0], "end": [1, 1, 1], "axes": [1, 2, 3]}
 
 
 def _constant(model: onnx.ModelProto, name: str, value: NDArray[Any]) -> str:

@@ -126,6 +126,7 @@ def fold(traced: bytes, name: str) -> onnx.ModelProto:
     import onnxslim
 
     model: Any = onnxslim.slim(onnx.load_from_string(traced))
+    constants_to_initializers(model)
     fix_shapes(model)
     model = onnxslim.slim(model)
     left = sorted(UNFOLDED.intersection(node.op_type for node in model.graph.node))

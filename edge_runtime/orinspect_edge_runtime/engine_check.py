@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from orinspect_edge_runtime.backends.tensorrt import import_tensorrt
 from orinspect_edge_runtime.bundle import Bundle
-from orinspect_edge_runtime.device import this_device, with_library
+from orinspect_edge_runtime.device import Device, this_device, with_library
 from orinspect_edge_runtime.engine import checked_engine, engine_folder
 from orinspect_edge_runtime.errors import OrinspectError
 from orinspect_edge_runtime.golden import Arrays, replay
@@ -45,7 +44,7 @@ def _problem(bundle: Bundle, spec: GraphSpec, golden: Arrays) -> str | None:
     return None
 
 
-def _this_device() -> Any:
+def _this_device() -> Device:
     """With the TensorRT that would run the engine; a passport can be judged without any, as far as it goes."""
     try:
         return with_library(this_device(), import_tensorrt())

@@ -4,7 +4,7 @@ Held-out good images are compared with copies of them that carry a drawn defect,
 draws. The score is PaDiM's on the patches, as in the product: on solar cells an adaptation that gains 5 points here by
 the pooled embedding's Mahalanobis distance gains 0.2 by PaDiM, and loses 0.2 on real defects. Known weakness: drawn
 defects flatter an encoder that was trained on drawn defects, so the encoder must gain LEAST_GAIN on average and gain in
-at least two of the three kinds; even then a gain on real defects is likely, not certain.
+at least two of the three kinds; even then a gain on real defects is not proven.
 """
 
 from __future__ import annotations

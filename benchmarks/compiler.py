@@ -34,7 +34,7 @@ from orinspect_export.compiler import RANGES, compile_report
 from orinspect_export.fp16 import to_fp16
 from orinspect_export.graph import EncoderGraph, export_encoder
 from orinspect_export.head_graph import attach_head
-from orinspect_export.int8 import to_int8
+from orinspect_export.int8 import Quantiser
 from orinspect_train.encoder import Encoder, normalisation
 from orinspect_train.run import encoder_record, save_encoder
 from orinspect_train.solar_cells import read_cells
@@ -72,7 +72,7 @@ def build_all(encoders: Sequence[str]) -> Iterator[Row]:
     for name in encoders:
         graph = random_encoder(name)
         frames = _frames(graph.preprocess)
-        models = {"fp32": graph.model, "fp16": to_fp16(graph.model), "int8": to_int8(graph.model, frames).model}
+        models = {"fp32": graph.model, "fp16": to_fp16(graph.model), "int8": Quantiser(graph.model, frames).build()}
         for precision, model in models.items():
             for head in HEADS:
                 CONSOLE.print(f"{name} {precision} {head}")

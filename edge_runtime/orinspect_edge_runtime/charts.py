@@ -108,3 +108,18 @@ def curve_chart(
         else:
             axes.plot(x, y, color=colour, label=name, linewidth=1.6, drawstyle="steps-post" if steps else "default")
     return _svg(figure, axes, x_label, y_label, legend=len(curves) > 1)
+
+
+def range_chart(largest: Sequence[float], typical: Sequence[float], limits: Mapping[str, float], x_label: str) -> str:
+    """Magnitudes on a logarithmic axis: the largest value and the middle channel's of each tensor, with limits by name."""
+    figure, axes = _figure()
+    places = np.arange(len(largest))
+    axes.vlines(places, np.maximum(typical, 1e-9), np.maximum(largest, 1e-9), color=MUTED, linewidth=1.0)
+    axes.plot(places, largest, ".", color=ACCENT, markersize=5, label="largest value")
+    axes.plot(places, np.maximum(typical, 1e-9), ".", color=MUTED, markersize=4, label="middle channel")
+    for number, (name, value) in enumerate(limits.items()):
+        axes.axhline(value, color=COLOURS[(number + 1) % len(COLOURS)], linewidth=1.0, linestyle=":", label=name)
+    axes.set_yscale("log")
+    # Powers of ten are set as formulas by default, and the text of the SVG is not set at all.
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    return _svg(figure, axes, x_label, "magnitude")

@@ -62,12 +62,17 @@ class Page:
 
 def write_report(path: Path, page: Page) -> None:
     """Render the page and publish it as `path`. Needs the extra `report`."""
+    durable.write_bytes(path, render(page))
+
+
+def render(page: Page) -> bytes:
+    """The page as one HTML file. Needs the extra `report`."""
     import jinja2
 
     template = files("orinspect_edge_runtime").joinpath("report.html.j2").read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     # A file name that is no valid UTF-8 reaches us with lone surrogates; it is shown escaped.
-    durable.write_bytes(path, environment.from_string(template).render(page=page).encode(errors="backslashreplace"))
+    return environment.from_string(template).render(page=page).encode(errors="backslashreplace")
 
 
 def evaluation_facts(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:

@@ -21,16 +21,10 @@ if TYPE_CHECKING:
 FRAMES = 16
 
 
-def correct_biases(
-    model: onnx.ModelProto, quantised: onnx.ModelProto, ranges: Ranges, chosen: list[str], frames: Frames
-) -> None:
-    """Change the biases of the chosen convolutions in `quantised`, which `quantise` made of `model`.
-
-    frames: uint8 [N, H, W, 3]; sixteen are used.
-    """
+def add_to_biases(quantised: onnx.ModelProto, shifts: dict[str, NDArray[np.float64]]) -> None:
+    """Add to the biases of the named convolutions, in place. shifts: as `mean_shifts` gives them."""
     import onnx
 
-    shifts = mean_shifts(model, ranges, chosen, frames[:FRAMES])
     graph = quantised.graph
     biases = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:
@@ -47,7 +41,7 @@ def mean_shifts(
 ) -> dict[str, NDArray[np.float64]]:
     """Mean of (float32 result - INT8 result) of every chosen convolution, per output channel.
 
-    Matrix products have no bias of their own and are left out.
+    frames: uint8 [N, H, W, 3]; sixteen are used. Matrix products have no bias of their own and are left out.
     """
     import onnx
 
@@ -64,7 +58,7 @@ def mean_shifts(
     outputs = {f"{node.name}_shift": node.name for node in nodes}
     for node in nodes:
         graph.node.extend(_twin(node))
-    means = mean_of(activation_values(twins, list(outputs), frames))
+    means = mean_of(activation_values(twins, list(outputs), frames[:FRAMES]))
     return {outputs[name]: mean for name, mean in means.items()}
 
 

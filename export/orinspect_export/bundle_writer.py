@@ -14,6 +14,8 @@ from orinspect_edge_runtime.manifest import EncoderSpec, FileEntry, Manifest
 from orinspect_edge_runtime.preprocess import PreprocessSpec
 from orinspect_export.head_graph import graph_spec
 
+PAGE = "precisions.html"
+
 
 def write_bundle(
     out: Path,
@@ -24,16 +26,20 @@ def write_bundle(
     golden: bytes,
     parity: dict[str, Any],
     created_with: str,
+    page: bytes = b"",
     replace: bool = False,
     verify: Callable[[Path], None] | None = None,
 ) -> Manifest:
     """Publish the bundle `out` and return its manifest.
 
-    graphs: ONNX bytes by (head, precision). verify: called with the finished folder before it gets its name; what it
-    raises stops the publication. Raises InputError: `out` exists and `replace` is False, or the disk refuses.
+    graphs: ONNX bytes by (head, precision). page: HTML for people, beside them. verify: called with the finished
+    folder before it gets its name; what it raises stops the publication. Raises InputError: `out` exists and `replace`
+    is False, or the disk refuses.
     """
     specs = {key: graph_spec(*key, encoder, preprocess) for key in graphs}
     contents = {specs[key].file: content for key, content in graphs.items()} | {GOLDEN: golden}
+    if page:
+        contents[PAGE] = page
     files = {name: FileEntry(hashlib.sha256(content).hexdigest(), len(content)) for name, content in contents.items()}
     manifest = Manifest(created_with, encoder, preprocess, tuple(specs.values()), files, parity=parity)
     with durable.new_folder(out, replace=replace) as folder:

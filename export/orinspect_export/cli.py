@@ -19,11 +19,41 @@ PATH = click.Path(path_type=Path)
 @click.option("--out", type=PATH, required=True, help="Bundle to write, a folder.")
 @click.option("--precision", default="fp32,fp16,int8", show_default=True, help="Precisions to write, with commas.")
 @click.option("--calibration", type=PATH, required=True, help="Folder of images such as the device will see.")
+@click.option("--calibrator", default="mse", show_default=True, help="min-max, percentile, entropy or mse.")
+@click.option(
+    "--min-rank-correlation",
+    type=click.FloatRange(-1, 1),
+    default=0.999,
+    show_default=True,
+    help="Least rank correlation of the scores with fp32's; layers stay in float32 until it is reached.",
+)
+@click.option(
+    "--max-flips",
+    type=click.FloatRange(0, 1),
+    default=0.001,
+    show_default=True,
+    help="Largest share of the verdicts that may differ from fp32's.",
+)
+@click.option(
+    "--labelled", type=PATH, help="Dataset with good and defective images: hold --max-auroc-drop on it instead."
+)
+@click.option("--max-auroc-drop", type=click.FloatRange(0), default=0.2, show_default=True, help="In points of AUROC.")
 @click.option("--seed", default=0, show_default=True, help="Of the choice of images.")
 @click.option("--force", "replace", is_flag=True, help="Replace the bundle if it exists.")
 @click.option("--verify-compiler", is_flag=True, help="Build every graph with NVIDIA's compiler too (no GPU needed).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
-def export(run: Path, out: Path, precision: str, calibration: Path, *, as_json: bool, **options: Any) -> None:
+def export(
+    run: Path,
+    out: Path,
+    precision: str,
+    calibration: Path,
+    min_rank_correlation: float,
+    max_flips: float,
+    max_auroc_drop: float,
+    *,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Export a pretrained encoder to a bundle: ONNX graphs with golden outputs, checked against each other.
 
     \b
@@ -33,12 +63,16 @@ def export(run: Path, out: Path, precision: str, calibration: Path, *, as_json: 
 
     with shares("export") as show:
         # torch takes seconds to import: the bar is there first.
+        from orinspect_export.decisions import Budget
         from orinspect_export.exporter import ExportOptions, export_run
 
         chosen = tuple(dict.fromkeys(name.strip() for name in precision.split(",") if name.strip()))
-        exported = export_run(run, out, calibration, ExportOptions(chosen, **options), show)
+        budget = Budget(min_rank_correlation, max_flips, max_auroc_drop)
+        exported = export_run(run, out, calibration, ExportOptions(chosen, budget=budget, **options), show)
     for reason in exported.skipped:
         click.echo(f"skipped: {reason}", err=True)
+    for reason in exported.refused.values():
+        click.echo(f"left out: {reason}", err=True)
     if as_json:
         click.echo(json.dumps(_result(out, exported), indent=2))
         return
@@ -61,6 +95,7 @@ def _result(out: Path, exported: Exported) -> dict[str, Any]:
         "parity": manifest.parity,
         "builds": exported.builds,
         "skipped": list(exported.skipped),
+        "refused": exported.refused,
     }
 
 
@@ -69,10 +104,13 @@ def _print_parity(parity: dict[str, Any]) -> None:
     rows = {name: figures for name, figures in parity.items() if "embedding_cosine_min" in figures}
     if not rows:
         return
-    click.echo("against fp32   embedding cosine      patch cosine          scores")
-    click.echo("               mean      least       mean      least       rank      largest difference (sd)")
+    click.echo("against fp32   embedding cosine      patch cosine          scores      verdicts  layers kept")
+    click.echo("               mean      least       mean      least       rank        flipped   in float32")
     for name, row in rows.items():
         cosines = [row[f"{what}_cosine_{how}"] for what in ("embedding", "patch") for how in ("mean", "min")]
         figures = "  ".join(f"{value:8.5f}" for value in cosines)
         rank = "-" if row["score_rank_correlation"] is None else f"{row['score_rank_correlation']:.4f}"
-        click.echo(f"{name:13}{figures}  {rank:>8}  {row['score_difference_max']:8.3f}")
+        kept = f"{len(row['kept_float32'])} of {row['layers']}"
+        click.echo(f"{name:13}{figures}  {rank:>8}  {row['verdict_flips']:11.1%}  {kept}")
+        for layer, reason in row["warnings"].items():
+            click.echo(f"{name}: {layer}: {reason}", err=True)

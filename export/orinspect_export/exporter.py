@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,16 +13,18 @@ from orinspect_edge_runtime.errors import CheckFailed, InputError
 from orinspect_edge_runtime.golden import read_golden, replay
 from orinspect_edge_runtime.heads import HEADS
 from orinspect_edge_runtime.manifest import Manifest
+from orinspect_edge_runtime.report import render
 from orinspect_export.bundle_writer import write_bundle
-from orinspect_export.calibration import PERCENTILE
+from orinspect_export.calibration import CALIBRATORS
 from orinspect_export.compiler import compile_report
-from orinspect_export.fp16 import to_fp16
+from orinspect_export.decisions import Budget, features_of
 from orinspect_export.golden import golden_arrays, to_npz
 from orinspect_export.graph import EncoderGraph, export_encoder
 from orinspect_export.head_graph import attach_head, graph_spec
 from orinspect_export.images import ExportImages, choose_images
-from orinspect_export.int8 import to_int8
-from orinspect_export.parity import compare, features_of
+from orinspect_export.lowering import lower_precisions
+from orinspect_export.parity import compare
+from orinspect_export.precision_page import precision_page
 
 if TYPE_CHECKING:
     import onnx
@@ -33,27 +35,37 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """precisions: of PRECISIONS, fp32 among them or not. seed: of the choice of images. verify_compiler: build every
-    graph with NVIDIA's compiler as well, which must be installed."""
+    """precisions: of PRECISIONS, fp32 among them or not. seed: of the choice of images. budget: what the precisions may
+    change. labelled: a dataset with good and defective images to hold the budget on. verify_compiler: build every graph
+    with NVIDIA's compiler as well, which must be installed."""
 
     precisions: tuple[str, ...] = PRECISIONS
     seed: int = 0
     replace: bool = False
     verify_compiler: bool = False
+    calibrator: str = "mse"
+    budget: Budget = field(default_factory=Budget)
+    labelled: Path | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.precisions if name not in PRECISIONS]
         if unknown or not self.precisions:
             raise InputError(f"--precision {','.join(self.precisions)!r}: use some of {', '.join(PRECISIONS)}")
+        if self.calibrator not in CALIBRATORS:
+            raise InputError(f"--calibrator {self.calibrator!r}: use one of {', '.join(CALIBRATORS)}")
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export made. builds: the compiler's layers, seconds and megabytes by `HEAD PRECISION`, if asked for."""
+    """What an export made. builds: the compiler's layers, seconds and megabytes by `HEAD PRECISION`, if asked for.
+
+    refused: the precisions that were left out, and why.
+    """
 
     manifest: Manifest
     skipped: tuple[str, ...]
     builds: dict[str, dict[str, Any]]
+    refused: dict[str, str]
 
 
 def export_run(
@@ -61,8 +73,9 @@ def export_run(
 ) -> Exported:
     """Export the encoder of `run` to the bundle `out`. calibration: folder of images such as the device will see.
 
-    Raises InputError for anything that cannot be used, CheckFailed when a graph does not reproduce the fp32 outputs or
-    the compiler refuses it; `out` is then as it was before.
+    A precision that does not decide as fp32 does is left out when others remain. Raises InputError for anything that
+    cannot be used, CheckFailed when no precision remains, a graph does not reproduce golden or the compiler refuses
+    it; `out` is then as it was before.
     """
     tell = progress or (lambda share: None)
     if out.exists() and not options.replace:
@@ -71,7 +84,11 @@ def export_run(
     tell(0.15)
     images = choose_images(calibration, encoder.preprocess, options.seed)
     tell(0.25)
-    models, notes = _precisions(encoder, images, options.precisions, lambda share: tell(0.25 + 0.35 * share))
+    lowered = lower_precisions(encoder, images, options, lambda share: tell(0.25 + 0.45 * share))
+    wanted = tuple(name for name in options.precisions if name not in lowered.refused)
+    if not wanted:
+        raise CheckFailed(next(iter(lowered.refused.values())))
+    models = {"fp32": encoder.model} | lowered.models
     graphs = {
         (head, precision): attach_head(model, head, encoder.spec, encoder.preprocess).SerializeToString()
         for precision, model in models.items()
@@ -79,42 +96,25 @@ def export_run(
     }
     builds = _build_all(graphs) if options.verify_compiler else {}
     golden = to_npz(_golden(encoder, graphs, images, options.seed))
-    tell(0.75)
-    parity = _parity(models, images, options.seed) | notes
+    tell(0.8)
+    parity = _parity(models, images, options.seed, lowered.notes)
     tell(0.9)
-    wanted = {key: graph for key, graph in graphs.items() if key[1] in options.precisions}
     made_by = f"orinspect {version('orinspect')}"
+    page = precision_page(encoder.spec.name, parity, _megabytes(graphs), lowered.refused)
     manifest = write_bundle(
         out,
         encoder.spec,
         encoder.preprocess,
-        graphs=wanted,
+        graphs={key: graph for key, graph in graphs.items() if key[1] in wanted},
         golden=golden,
-        parity=parity,
+        parity={name: value for name, value in parity.items() if name != "activations"},
+        page=render(page),
         created_with=made_by,
         replace=options.replace,
         verify=_verify,
     )
     tell(1.0)
-    return Exported(manifest, tuple(s.reason for s in images.skipped), builds)
-
-
-def _precisions(
-    encoder: EncoderGraph, images: ExportImages, wanted: tuple[str, ...], tell: Progress
-) -> tuple[dict[str, onnx.ModelProto], dict[str, Any]]:
-    """The encoder's graph in fp32 (always: the others are compared with it) and in every wanted precision."""
-    models, notes = {"fp32": encoder.model}, dict[str, Any]()
-    if "fp16" in wanted:
-        models["fp16"] = to_fp16(encoder.model)
-    if "int8" in wanted:
-        quantised = to_int8(encoder.model, images.calibration, tell)
-        models["int8"] = quantised.model
-        notes["calibration"] = {
-            "images": list(images.names),
-            "activation_range_percentile": PERCENTILE,
-            "kept_float32": list(quantised.kept_float),
-        }
-    return models, notes
+    return Exported(manifest, tuple(s.reason for s in images.skipped), builds, lowered.refused)
 
 
 def _golden(
@@ -125,14 +125,23 @@ def _golden(
     return golden_arrays(fp32, encoder.spec, images.calibration, seed)
 
 
-def _parity(models: dict[str, onnx.ModelProto], images: ExportImages, seed: int) -> dict[str, Any]:
-    """Figures by precision, and under `reference` what they are compared with."""
+def _parity(
+    models: dict[str, onnx.ModelProto], images: ExportImages, seed: int, notes: dict[str, Any]
+) -> dict[str, Any]:
+    """Figures by precision, under `reference` what they are compared with, under `calibration` what they were made of."""
     import onnxruntime
 
     exact = features_of(models["fp32"], images.held_out)
     others = {name: model for name, model in models.items() if name != "fp32"}
     figures = {name: asdict(compare(exact, features_of(model, images.held_out))) for name, model in others.items()}
-    return figures | {"reference": {"graph": "fp32", "onnxruntime": onnxruntime.__version__, "seed": seed}}
+    gated = {name: notes.get(name, {}) | row for name, row in figures.items()}
+    reference = {"graph": "fp32", "onnxruntime": onnxruntime.__version__, "seed": seed}
+    return notes | gated | {"reference": reference}
+
+
+def _megabytes(graphs: dict[tuple[str, str], bytes]) -> dict[str, float]:
+    """Size of the file of the first head, by precision."""
+    return {precision: len(graph) / 1e6 for (head, precision), graph in graphs.items() if head == HEADS[0]}
 
 
 def _build_all(graphs: dict[tuple[str, str], bytes]) -> dict[str, dict[str, Any]]:

@@ -2,16 +2,19 @@
 
 Strongly typed engines have no precision flag, so the graph itself says where half precision is used. Kept in float32:
 the cast and normalisation of the frames, pooling and normalisation layers (a sum of many half-precision numbers loses
-its small ones), the pooled embedding, and every head. Inputs and outputs keep their types.
+its small ones), the pooled embedding, every head, and what is named by the caller: nodes whose values come near the
+largest half-precision number. Inputs and outputs keep their types.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from orinspect_edge_runtime.errors import InputError
+from orinspect_export.activation_statistics import LARGEST_HALF
 from orinspect_export.qdq import drop_unused
 
 if TYPE_CHECKING:
@@ -25,17 +28,16 @@ KEPT = frozenset(
 )
 # Operators that only select or move values: after the last convolution they lose nothing in half precision.
 EXACT = frozenset({"Clip", "Concat", "Flatten", "Identity", "MaxPool", "Relu", "Reshape", "Slice", "Transpose"})
-LARGEST_HALF = float(np.finfo(np.float16).max)
 
 
-def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+def to_fp16(model: onnx.ModelProto, kept: Collection[str] = ()) -> onnx.ModelProto:
     """The encoder's graph with its trunk in half precision; the input model is left as it is.
 
-    Raises InputError when a weight does not fit into half precision.
+    kept: names of nodes that stay in float32. Raises InputError when a weight does not fit into half precision.
     """
     import onnx
 
-    half = half_nodes(model)
+    half = half_nodes(model, kept)
     converted = onnx.ModelProto()
     converted.CopyFrom(model)
     graph = converted.graph
@@ -63,7 +65,16 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     return converted
 
 
-def half_nodes(model: onnx.ModelProto) -> set[int]:
+def half_layers(model: onnx.ModelProto, kept: Collection[str] = ()) -> list[str]:
+    """Names of the convolutions and matrix products that work in half precision."""
+    return [
+        model.graph.node[index].name
+        for index in sorted(half_nodes(model, kept))
+        if model.graph.node[index].op_type in HEAVY
+    ]
+
+
+def half_nodes(model: onnx.ModelProto, kept: Collection[str] = ()) -> set[int]:
     """Indices of the nodes that work in half precision: from the first convolution to the last, and what only moves
     their results."""
     nodes = model.graph.node
@@ -78,7 +89,8 @@ def half_nodes(model: onnx.ModelProto) -> set[int]:
         fed_by_half = any(name in halved for name in node.input)
         between = after and index in leads_to_heavy
         moved = fed_by_half and node.op_type in EXACT
-        if node.op_type not in KEPT and (node.op_type in HEAVY or between or moved):
+        lowered = node.op_type in HEAVY or between or moved
+        if lowered and node.op_type not in KEPT and node.name not in kept:
             half.add(index)
             halved.update(node.output)
     return half

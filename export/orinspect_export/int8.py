@@ -8,48 +8,41 @@ nowhere else, so TensorRT fuses convolution, activation, sum and the next quanti
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from orinspect_edge_runtime.errors import InputError
 from orinspect_export.activations import Frames
-from orinspect_export.bias_correction import correct_biases
+from orinspect_export.bias_correction import add_to_biases, mean_shifts
 from orinspect_export.calibration import activation_ranges
-from orinspect_export.qdq import activations, drop_unused, quantise, weighted_layers
-from orinspect_export.sensitivity import sensitive_layers
+from orinspect_export.qdq import activations, drop_unused, quantisable, quantise, weighted_layers
 
 if TYPE_CHECKING:
     import onnx
 
 
-@dataclass(frozen=True)
-class Int8Graph:
-    """model: the encoder's graph with Q/DQ pairs. kept_float: names of the layers that stay in float32."""
+class Quantiser:
+    """Makes INT8 graphs of one encoder, calibrated once.
 
-    model: onnx.ModelProto
-    kept_float: tuple[str, ...]
-
-
-def to_int8(model: onnx.ModelProto, frames: Frames, progress: Callable[[float], None] | None = None) -> Int8Graph:
-    """Quantise the encoder's graph; the input model is left as it is.
-
-    frames: uint8 [N, H, W, 3], the calibration images. progress: told the share done, 0..1.
-    Raises InputError when the encoder has no layer to quantise.
+    layers: names of all that can be rounded. frames: uint8 [N, H, W, 3], the calibration images. calibrator: of
+    calibration.CALIBRATORS. Raises InputError when the encoder has no layer to quantise.
     """
-    import onnx
 
-    tell = progress or (lambda share: None)
-    every = weighted_layers(model)
-    if not every:
-        raise InputError("the encoder has no convolution or linear layer to quantise: export without int8")
-    ranges = activation_ranges(model, activations(model), frames)
-    tell(0.3)
-    kept = sensitive_layers(model, ranges, every, frames, lambda share: tell(0.3 + 0.6 * share))
-    chosen = [name for name in every if name not in kept]
-    quantised = quantise(model, ranges, chosen)
-    correct_biases(model, quantised, ranges, chosen, frames)
-    drop_unused(quantised.graph)
-    onnx.checker.check_model(quantised, full_check=True)
-    tell(1.0)
-    return Int8Graph(quantised, tuple(kept))
+    def __init__(self, model: onnx.ModelProto, frames: Frames, calibrator: str = "mse") -> None:
+        if not weighted_layers(model):
+            raise InputError("the encoder has no convolution or linear layer to quantise: export without int8")
+        self.layers = quantisable(model)
+        self._model = model
+        self._ranges = activation_ranges(model, activations(model), frames, calibrator)
+        self._shifts = mean_shifts(model, self._ranges, self.layers, frames)
+
+    def build(self, kept: Collection[str] = ()) -> onnx.ModelProto:
+        """The graph with all layers rounded but the kept ones; the original is left as it is."""
+        import onnx
+
+        chosen = [name for name in self.layers if name not in kept]
+        quantised = quantise(self._model, self._ranges, chosen)
+        add_to_biases(quantised, {name: shift for name, shift in self._shifts.items() if name in chosen})
+        drop_unused(quantised.graph)
+        onnx.checker.check_model(quantised, full_check=True)
+        return quantised

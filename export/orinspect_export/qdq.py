@@ -29,60 +29,66 @@ def weighted_layers(model: onnx.ModelProto) -> list[str]:
     return [node.name for node in model.graph.node if node.op_type in CHANNEL_AXIS and node.input[1] in constants]
 
 
-def residual_operands(model: onnx.ModelProto) -> list[tuple[int, int]]:
-    """(node index, input index) of the operands to quantise of the residual sums.
+def residual_operands(model: onnx.ModelProto) -> dict[str, list[tuple[int, int]]]:
+    """(node index, input index) of the operands to quantise, by the name of the residual sum.
 
     Of two operands the one that comes straight from a convolution is left alone: TensorRT sums it before rounding.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
     maker = {name: node.op_type for node in model.graph.node for name in node.output}
     behind: set[str] = set()
-    operands: list[tuple[int, int]] = []
+    operands: dict[str, list[tuple[int, int]]] = {}
     for index, node in enumerate(model.graph.node):
         if (node.op_type == "Conv" and node.input[1] in constants) or any(name in behind for name in node.input):
             behind.update(node.output)
         if node.op_type == "Add" and all(name in behind for name in node.input):
             straight = [slot for slot in (0, 1) if maker[node.input[slot]] == "Conv"]
-            operands += [(index, slot) for slot in (0, 1) if slot not in straight[-1:]]
+            operands[node.name] = [(index, slot) for slot in (0, 1) if slot not in straight[-1:]]
     return operands
+
+
+def quantisable(model: onnx.ModelProto) -> list[str]:
+    """Names of all that `quantise` can round: the weighted layers and the residual sums."""
+    return [*weighted_layers(model), *residual_operands(model)]
 
 
 def activations(model: onnx.ModelProto) -> list[str]:
     """Names of the activations that `quantise` may need a range of."""
-    chosen = set(weighted_layers(model))
-    names = {node.input[0] for node in model.graph.node if node.name in chosen}
-    return sorted(names | {model.graph.node[index].input[slot] for index, slot in residual_operands(model)})
+    return sorted({model.graph.node[index].input[slot] for index, slot in _slots(model, quantisable(model))})
 
 
-def quantise(
-    model: onnx.ModelProto, ranges: Ranges, chosen: Collection[str], *, residuals: bool = True
-) -> onnx.ModelProto:
-    """A copy of the graph with Q/DQ pairs around the chosen layers and, if wanted, in the residual sums.
+def quantise(model: onnx.ModelProto, ranges: Ranges, chosen: Collection[str]) -> onnx.ModelProto:
+    """A copy of the graph with Q/DQ pairs around the chosen layers and in the chosen residual sums.
 
-    ranges: largest magnitude to represent of each activation (see `activations`). chosen: of `weighted_layers`.
+    ranges: largest magnitude to represent of each activation (see `activations`). chosen: of `quantisable`.
     """
     import onnx
 
     quantised = onnx.ModelProto()
     quantised.CopyFrom(model)
     graph = quantised.graph
-    slots = [(index, 0) for index, node in enumerate(graph.node) if node.name in chosen]
-    if residuals:
-        slots += residual_operands(model)
     pairs: dict[str, list[onnx.NodeProto]] = {}
-    for index, slot in slots:
+    for index, slot in _slots(model, chosen):
         name = model.graph.node[index].input[slot]
         if name not in pairs:
             pairs[name] = activation_pair(graph, name, ranges[name])
         graph.node[index].input[slot] = dequantised(name)
-    weights = {node.input[1]: CHANNEL_AXIS[node.op_type] for node in graph.node if node.name in chosen}
+    layers = set(weighted_layers(model)).intersection(chosen)
+    weights = {node.input[1]: CHANNEL_AXIS[node.op_type] for node in graph.node if node.name in layers}
     unpack = [weight_dequantiser(graph, name, axis) for name, axis in weights.items()]
     for node in graph.node:
-        if node.name in chosen:
+        if node.name in layers:
             node.input[1] = dequantised(node.input[1])
     insert(graph, unpack, pairs)
     drop_unused(graph)
     return quantised
+
+
+def _slots(model: onnx.ModelProto, chosen: Collection[str]) -> list[tuple[int, int]]:
+    """(node index, input index) of every activation that the chosen layers and sums read in INT8."""
+    layers = set(weighted_layers(model)).intersection(chosen)
+    slots = [(index, 0) for index, node in enumerate(model.graph.node) if node.name in layers]
+    return slots + [place for name, places in residual_operands(model).items() if name in chosen for place in places]
 
 
 def dequantised(name: str) -> str:

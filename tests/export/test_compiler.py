@@ -17,14 +17,14 @@ from orinspect_export.compiler import compile_report, compiler_installed, dimens
 from orinspect_export.fp16 import to_fp16
 from orinspect_export.graph import EncoderGraph, export_encoder
 from orinspect_export.head_graph import attach_head
-from orinspect_export.int8 import Int8Graph, to_int8
+from orinspect_export.int8 import Quantiser
 
 needs_compiler = pytest.mark.skipif(not compiler_installed(), reason="tensorrt-rtx is not installed")
 
 
 @pytest.fixture(scope="module")
-def precisions(lite0: EncoderGraph, lite0_int8: Int8Graph) -> dict[str, Any]:
-    return {"fp32": lite0.model, "fp16": to_fp16(lite0.model), "int8": lite0_int8.model}
+def precisions(lite0: EncoderGraph, lite0_int8: Any) -> dict[str, Any]:
+    return {"fp32": lite0.model, "fp16": to_fp16(lite0.model), "int8": lite0_int8}
 
 
 @needs_compiler
@@ -42,7 +42,7 @@ def test_every_graph_builds(head: str, precision: str, precisions: dict[str, Any
 CONVERSIONS: dict[str, Callable[..., Any]] = {
     "fp32": lambda graph, frames: graph.model,
     "fp16": lambda graph, frames: to_fp16(graph.model),
-    "int8": lambda graph, frames: to_int8(graph.model, frames).model,
+    "int8": lambda graph, frames: Quantiser(graph.model, frames).build(),
 }
 
 

@@ -10,9 +10,10 @@ import onnx
 import pytest
 
 from orinspect_edge_runtime.errors import InputError
-from orinspect_export.fp16 import KEPT, to_fp16
+from orinspect_export.activation_statistics import half_threats
+from orinspect_export.fp16 import KEPT, half_layers, to_fp16
 from orinspect_export.graph import EncoderGraph
-from orinspect_export.sensitivity import cosines
+from orinspect_export.parity import cosines
 
 ENCODERS = ["resnet", "squeeze", "lite0"]
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
@@ -91,3 +92,17 @@ def test_a_weight_beyond_half_precision_is_told(value: float, resnet: EncoderGra
     weight.CopyFrom(onnx.numpy_helper.from_array(values, name))
     with pytest.raises(InputError, match="too large for fp16"):
         to_fp16(model)
+    victim = next(node.name for node in model.graph.node if node.op_type == "Conv")
+    assert victim in half_threats(model, {})
+    types = types_of(to_fp16(model, [victim]))
+    assert types[name] == FLOAT, "a kept layer keeps its weight"
+
+
+def test_named_nodes_stay_in_float32(resnet: EncoderGraph) -> None:
+    layers = half_layers(resnet.model)
+    kept = layers[2:5]
+    model = to_fp16(resnet.model, kept)
+    types = types_of(model)
+    convolutions = {node.name: types[node.output[0]] for node in model.graph.node if node.op_type == "Conv"}
+    assert {name for name, kind in convolutions.items() if kind == FLOAT} == set(kept)
+    assert half_layers(resnet.model, kept) == [name for name in layers if name not in kept]

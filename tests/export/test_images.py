@@ -63,3 +63,23 @@ def test_other_sizes_are_fitted_to_the_model(tmp_path: Path) -> None:
     for index in range(FEWEST):
         Image.fromarray(rng.integers(0, 256, (50, 90), dtype=np.uint8)).save(tmp_path / f"{index}.png")
     assert choose_images(tmp_path, SPEC).calibration.shape[1:] == (64, 64, 3)
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_images_that_show_nothing_are_named(level: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for index in range(40):
+        noise = rng.integers(0, 3, (64, 64, 3))
+        Image.fromarray(np.abs(level - noise).astype(np.uint8)).save(tmp_path / f"{index:02}.png")
+    with pytest.raises(
+        InputError, match=r"40 of 40 images .* show nothing \(.*\.png: blank, brightness .* lens covered"
+    ):
+        choose_images(tmp_path, SPEC)
+
+
+def test_a_few_blank_images_are_left_out_and_told(image_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(image_folder, tmp_path / "images")
+    Image.new("RGB", (64, 64), (9, 9, 9)).save(tmp_path / "images" / "dark.png")
+    chosen = choose_images(tmp_path / "images", SPEC)
+    assert "dark.png" not in chosen.names
+    assert any("dark.png: blank" in skipped.reason for skipped in chosen.skipped)

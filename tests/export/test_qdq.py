@@ -9,13 +9,13 @@ import onnx
 import pytest
 
 from orinspect_export.graph import EncoderGraph
-from orinspect_export.qdq import activations, quantise, residual_operands, weighted_layers
+from orinspect_export.qdq import activations, quantisable, quantise, residual_operands, weighted_layers
 
 INT8, FLOAT = onnx.TensorProto.INT8, onnx.TensorProto.FLOAT
 
 
 def quantised(graph: EncoderGraph, chosen: list[str] | None = None) -> Any:
-    names = weighted_layers(graph.model) if chosen is None else chosen
+    names = quantisable(graph.model) if chosen is None else chosen
     return quantise(graph.model, dict.fromkeys(activations(graph.model), 6.0), names)
 
 
@@ -62,7 +62,7 @@ def test_nothing_stands_between_convolution_and_activation(lite0: EncoderGraph) 
 
 
 def test_a_residual_sum_reads_one_int8_operand(lite0: EncoderGraph) -> None:
-    operands = residual_operands(lite0.model)
+    operands = [place for places in residual_operands(lite0.model).values() for place in places]
     nodes = [lite0.model.graph.node[index] for index, _ in operands]
     assert len(operands) == 9
     assert {node.op_type for node in nodes} == {"Add"}

@@ -1,0 +1,127 @@
+"""The accuracy gate: as few layers as possible stay in float32, and no graph ships that decides otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orinspect_edge_runtime.errors import CheckFailed
+from orinspect_export.activations import Frames
+from orinspect_export.decisions import Agreement, Budget, Judge
+from orinspect_export.sensitivity import score_effects
+
+if TYPE_CHECKING:
+    import onnx
+
+# A graph with fewer layers than this share in the lower precision gains too little to be worth its name.
+LEAST_LOWERED = 0.1
+WORST_NAMED = 3
+Progress = Callable[[float], None]
+Build = Callable[[Collection[str]], "onnx.ModelProto"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A precision to be gated. layers: names of those that can be lowered. build: the graph with some of them kept."""
+
+    precision: str
+    layers: Sequence[str]
+    build: Build
+
+
+@dataclass(frozen=True)
+class Gated:
+    """A graph that met the budget. kept: the layers left in float32, by their effect on the score when lowered alone.
+
+    naive: the agreement with no layer kept. tried: how many graphs were judged.
+    """
+
+    model: onnx.ModelProto
+    agreement: Agreement
+    naive: Agreement
+    kept: dict[str, float]
+    tried: int
+
+
+def pass_gate(
+    candidate: Candidate,
+    exact: onnx.ModelProto,
+    judge: Judge,
+    budget: Budget,
+    frames: Frames,
+    progress: Progress | None = None,
+) -> Gated:
+    """The graph of the precision with the fewest layers kept that meets the budget.
+
+    exact: the float32 graph. frames: uint8 [N, H, W, 3], to measure the layers' effects on. Layers are kept in the
+    order of their effect, and their number is found by halving. Raises CheckFailed when the budget cannot be met.
+    """
+    tell = progress or (lambda share: None)
+    model = candidate.build(())
+    naive = judge.agreement(model)
+    if naive.within(budget, candidate.precision):
+        tell(1.0)
+        return Gated(model, naive, naive, {}, 1)
+    tell(0.1)
+    layers = candidate.layers
+    effects = score_effects(
+        exact,
+        layers,
+        lambda layer: candidate.build([name for name in layers if name != layer]),
+        frames,
+        lambda share: tell(0.1 + 0.5 * share),
+    )
+    search = _Search(candidate, judge, budget, list(effects))
+    count = search.fewest(lambda share: tell(0.6 + 0.4 * share))
+    if count is None:
+        raise CheckFailed(_over_budget(candidate.precision, effects, search.closest))
+    kept = {name: effects[name] for name in search.order[:count]}
+    return Gated(search.model, search.agreement, naive, kept, search.tried + 1)
+
+
+class _Search:
+    """Halving over the number of layers kept; keeps the best graph that met the budget."""
+
+    def __init__(self, candidate: Candidate, judge: Judge, budget: Budget, order: list[str]) -> None:
+        self.order = order
+        self.tried = 0
+        self.closest: Agreement
+        self.model: onnx.ModelProto
+        self.agreement: Agreement
+        self._candidate, self._judge, self._budget = candidate, judge, budget
+
+    def fewest(self, tell: Progress) -> int | None:
+        """The smallest number of layers to keep, or None when even the most allowed are too few."""
+        most = int((1 - LEAST_LOWERED) * len(self.order))
+        if not self._met(most):
+            return None
+        low, high = 0, most
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._met(middle) else (middle, high)
+            tell(1 - (high - low) / most)
+        return high
+
+    def _met(self, count: int) -> bool:
+        model = self._candidate.build(self.order[:count])
+        self.tried += 1
+        self.closest = self._judge.agreement(model)
+        met = self.closest.within(self._budget, self._candidate.precision)
+        if met:
+            self.model, self.agreement = model, self.closest
+        return met
+
+
+def _over_budget(precision: str, effects: dict[str, float], closest: Agreement) -> str:
+    worst = ", ".join(f"{name} ({effect:.2g})" for name, effect in list(effects.items())[:WORST_NAMED])
+    if closest.auroc_drop is not None:
+        missed = f"AUROC drops by {closest.auroc_drop:.2f} points"
+    else:
+        rank = "undefined" if closest.score_rank_correlation is None else f"{closest.score_rank_correlation:.4f}"
+        missed = f"rank correlation {rank}, {closest.verdict_flips:.2%} of the verdicts flip"
+    return (
+        f"{precision} does not decide as fp32 does, even with {1 - LEAST_LOWERED:.0%} of its layers kept in float32 "
+        f"({missed}). Costliest layers, by effect on the score: {worst}. Give more --calibration images, try another "
+        f"--calibrator, loosen the budget, or export without {precision}"
+    )

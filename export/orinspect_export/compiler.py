@@ -30,13 +30,18 @@ LONGEST_BUILD_S = 300.0
 
 @dataclass(frozen=True)
 class CompileReport:
-    """How one build went. layers: of the parsed network, before fusion. errors: the parser's, empty when it built."""
+    """How one build went.
+
+    layers: of the parsed network, before fusion. int8_layers: of these the convolutions and matrix products that read
+    dequantised values on both sides. errors: the parser's, empty when it built.
+    """
 
     compiler: str
     layers: int
     seconds: float
     megabytes: float
     errors: tuple[str, ...]
+    int8_layers: int = 0
 
     @property
     def built(self) -> bool:
@@ -117,7 +122,23 @@ def build(graph: bytes) -> CompileReport:
         errors = logger.errors or ["the compiler gave no engine and no reason"]
     megabytes = 0.0 if engine is None else engine.nbytes / 1e6
     seconds = time.perf_counter() - start
-    return CompileReport(f"tensorrt-rtx {trt.__version__}", network.num_layers, seconds, megabytes, tuple(errors))
+    lowered = int8_layers(trt, network)
+    return CompileReport(
+        f"tensorrt-rtx {trt.__version__}", network.num_layers, seconds, megabytes, tuple(errors), lowered
+    )
+
+
+def int8_layers(trt: Any, network: Any) -> int:
+    """How many convolutions and matrix products of a parsed network the compiler will find in INT8."""
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    made = {layer.get_output(slot).name: layer.type for layer in layers for slot in range(layer.num_outputs)}
+    heavy = (trt.LayerType.CONVOLUTION, trt.LayerType.MATRIX_MULTIPLY)
+    dequantised = trt.LayerType.DEQUANTIZE
+    return sum(
+        layer.type in heavy
+        and all(made.get(layer.get_input(slot).name) == dequantised for slot in range(min(layer.num_inputs, 2)))
+        for layer in layers
+    )
 
 
 def _logger(trt: Any) -> Any:

@@ -105,6 +105,6 @@ def _budget(parity: dict[str, Any]) -> tuple[str, ...]:
     budget = parity["budget"]
     return (
         f"Budget: rank correlation at least {budget['min_rank_correlation']:g} and {budget['max_flips']:.2%} of the "
-        f"verdicts flipped (one verdict and one swap of neighbours are always allowed), or with labelled images at "
+        f"verdicts flipped (one swap of neighbours, two verdicts, is always allowed), or with labelled images at "
         f"most {budget['max_auroc_drop']:g} points of AUROC.",
     )

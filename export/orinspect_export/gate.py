@@ -122,6 +122,6 @@ def _over_budget(precision: str, effects: dict[str, float], closest: Agreement) 
         missed = f"rank correlation {rank}, {closest.verdict_flips:.2%} of the verdicts flip"
     return (
         f"{precision} does not decide as fp32 does, even with {1 - LEAST_LOWERED:.0%} of its layers kept in float32 "
-        f"({missed}). Costliest layers, by effect on the score: {worst}. Give more --calibration images, try another "
-        f"--calibrator, loosen the budget, or export without {precision}"
+        f"({missed}, least cosine of the embeddings {closest.least_cosine:.4f}). Costliest layers, by effect on the score: "
+        f"{worst}. Give more --calibration images, try another --calibrator, loosen the budget, or export without {precision}"
     )

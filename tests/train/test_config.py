@@ -74,7 +74,7 @@ def test_numbers_are_checked_at_both_ends(name: str) -> None:
         ("size = 100", "multiple of 32, e.g. 96"),
         ('size = "192"', "must be of type int"),
         ("seed = true", "must be of type int"),
-        ('method = "simclr"', "use one of synthetic_defects, vicreg"),
+        ('method = "simsiam"', "use one of synthetic_defects, vicreg, simclr, barlow_twins"),
         ('resize = "crop"', "use one of stretch, letterbox"),
         ('encoder = ""', "must not be empty"),
         ("size = = 3", "not TOML"),

@@ -133,6 +133,27 @@ def test_a_killed_process_goes_on_bit_for_bit(straight: Path, image_folder: Path
     assert (run / WEIGHTS).read_bytes() == (straight / WEIGHTS).read_bytes()
 
 
+@pytest.mark.parametrize("method", ["vicreg", "simclr", "barlow_twins"])
+def test_every_method_goes_on_bit_for_bit(
+    method: str, image_folder: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, config = training.Keeper._log, tiny(method=method, epochs=1)
+
+    def interrupting(self: Any, trainer: Any, module: Any, number: int, *rest: Any) -> None:
+        log(self, trainer, module, number, *rest)
+        if number == 4:
+            raise Killed
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    pretrain(image_folder, whole, config)
+    monkeypatch.setattr(training.Keeper, "_log", interrupting)
+    with pytest.raises(Killed):
+        pretrain(image_folder, cut, config)
+    monkeypatch.undo()
+    pretrain(image_folder, cut, read_config(cut / CONFIG), resume=True)
+    assert curve(cut) == curve(whole) and equal(last(cut).model, last(whole).model)
+
+
 def test_ctrl_c_is_an_interruption(
     image_folder: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-METHOD_NAMES = ("synthetic_defects", "vicreg")
+METHOD_NAMES = ("synthetic_defects", "vicreg", "simclr", "barlow_twins")
 PRECISIONS = ("auto", "fp32", "bf16")
 STATISTICS = ("auto", "frozen", "trained")
 # Strides of the trunks divide the image; 32 is the deepest.

@@ -46,8 +46,22 @@ def _open_vicreg(encoder: Encoder, size: int, gray: bool, devices: int) -> Metho
     return vicreg.open_method(encoder, gray, devices)
 
 
+def _open_simclr(encoder: Encoder, size: int, gray: bool, devices: int) -> Method:
+    from orinspect_train.methods import simclr
+
+    return simclr.open_method(encoder, gray, devices)
+
+
+def _open_barlow_twins(encoder: Encoder, size: int, gray: bool, devices: int) -> Method:
+    from orinspect_train.methods import barlow_twins
+
+    return barlow_twins.open_method(encoder, gray, devices)
+
+
 # Each opens a method for an encoder: (encoder, size in pixels, whether the images are gray, devices).
 METHODS: dict[str, Callable[[Encoder, int, bool, int], Method]] = {
     "synthetic_defects": _open_synthetic_defects,
     "vicreg": _open_vicreg,
+    "simclr": _open_simclr,
+    "barlow_twins": _open_barlow_twins,
 }

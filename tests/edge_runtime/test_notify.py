@@ -6,7 +6,7 @@ import os
 import socket
 from pathlib import Path
 
-from orinspect_jetson.notify import Notifier
+from orinspect_edge_runtime.notify import Notifier
 
 
 def test_messages_arrive(tmp_path: Path) -> None:

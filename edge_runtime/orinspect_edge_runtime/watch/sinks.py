@@ -8,8 +8,11 @@ from pathlib import Path
 
 from orinspect_edge_runtime.watch.config import WatchConfig
 from orinspect_edge_runtime.watch.event import Event
+from orinspect_edge_runtime.watch.forwarder import Forwarder
 from orinspect_edge_runtime.watch.journal import Journal
+from orinspect_edge_runtime.watch.mqtt import Mqtt
 from orinspect_edge_runtime.watch.outbox import Outbox
+from orinspect_edge_runtime.watch.webhook import Webhook
 
 
 class Sinks:
@@ -21,6 +24,9 @@ class Sinks:
         if config.jsonl is not None:
             lines = JsonLines(Path(config.jsonl.path))
             self._boxes.append(Outbox("jsonl", lines.write, queue=config.jsonl.queue, batch=30))
+        self._receivers = _receivers(config)
+        path = Path(journal.path)
+        self._forwarders = [Forwarder(name, path, to.deliver) for name, to in self._receivers.items()]
 
     def offer(self, event: Event) -> None:
         """Give an event to every sink. Never waits."""
@@ -29,11 +35,26 @@ class Sinks:
 
     def close(self, deadline: float) -> int:
         """Drain until the time.monotonic `deadline`; the number of events that were left, over all sinks."""
-        return sum(box.close(deadline) for box in self._boxes)
+        left = sum(box.close(deadline) for box in self._boxes)
+        for forwarder in self._forwarders:
+            forwarder.close(deadline)
+        for receiver in self._receivers.values():
+            receiver.close()
+        return left
 
     def status(self) -> dict[str, dict[str, object]]:
         """Counts and troubles by sink."""
-        return {b.name: {"delivered": b.delivered, "dropped": b.dropped, "trouble": b.trouble} for b in self._boxes}
+        running: list[Outbox | Forwarder] = [*self._boxes, *self._forwarders]
+        return {b.name: {"delivered": b.delivered, "dropped": b.dropped, "trouble": b.trouble} for b in running}
+
+
+def _receivers(config: WatchConfig) -> dict[str, Mqtt | Webhook]:
+    found: dict[str, Mqtt | Webhook] = {}
+    if config.mqtt is not None:
+        found["mqtt"] = Mqtt(config.mqtt)
+    if config.webhook is not None:
+        found["webhook"] = Webhook(config.webhook)
+    return found
 
 
 class JsonLines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ from hypothesis import strategies as st
 
 from orinspect_edge_runtime.errors import ConfigError
 from orinspect_edge_runtime.watch.config import TABLES, WatchConfig, make_config, read_config
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 LEAST: dict[str, Any] = {"source": {"location": "in"}, "recipe": {"bundle": "bundle"}}
 
@@ -82,3 +88,29 @@ def test_any_bytes_are_a_config_or_one_error(tmp_path_factory: pytest.TempPathFa
     file.write_bytes(content)
     with pytest.raises(ConfigError):
         read_config(file)
+
+
+def test_the_example_of_the_documentation_is_a_config_also_with_its_options() -> None:
+    page = Path(__file__).parents[3] / "docs/watch.md"
+    if not page.exists():
+        pytest.skip("the documentation lies in the sources only")
+    example = page.read_text("utf-8").partition("```toml\n")[2].partition("```")[0]
+    assert make_config(tomllib.loads(example)).verdict.review_band == 0.1
+    whole = example.replace("# [", "[").replace('kind = "folder"', "", 1)
+    for name in (
+        "kind",
+        "host",
+        "topic",
+        "url",
+        "region",
+        "rotate",
+        "fps_max",
+        "frozen_after_s",
+        "black_below",
+        "name",
+    ):
+        whole = whole.replace(f"# {name} =", f"{name} =")
+    config = make_config(tomllib.loads(whole))
+    assert (config.source.kind, config.source.rotate, config.recipe.name) == ("camera", 90, "bracket")
+    assert config.mqtt is not None
+    assert config.webhook is not None

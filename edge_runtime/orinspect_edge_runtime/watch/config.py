@@ -114,7 +114,7 @@ class JournalConfig:
     max_rows: int = 1_000_000
     max_mib: int = 2048
     max_age_days: float = 90.0
-    queue: int = 1000
+    queue: int = 300
 
     def __post_init__(self) -> None:
         _check_ranges(self)
@@ -125,7 +125,7 @@ class JsonlConfig:
     """A file that gets one JSON object a verdict."""
 
     path: str
-    queue: int = 1000
+    queue: int = 300
 
     def __post_init__(self) -> None:
         _check_ranges(self)

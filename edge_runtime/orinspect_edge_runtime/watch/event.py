@@ -7,6 +7,8 @@ import io
 import json
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from orinspect_edge_runtime.preprocess import Pixels
@@ -20,8 +22,8 @@ class Event:
     """One frame's verdict. id: unique, the same in every sink and in every repetition.
 
     captured_at, judged_at: seconds since the epoch. outcome: accept, review, reject or failed. latency_ms: from the
-    slot to the verdict. recipe_sha256, graph_sha256: of the files that judged. picture, hot: thumbnail and coloured
-    map, uint8, of what was not accepted.
+    slot to the verdict. recipe_sha256, graph_sha256: of the files that judged. picture, anomaly_map: uint8
+    thumbnail, and every second value of the map, of what was not accepted.
     """
 
     id: str
@@ -38,11 +40,11 @@ class Event:
     graph_sha256: str
     error: str = ""
     picture: Pixels | None = field(default=None, compare=False, repr=False)
-    hot: Pixels | None = field(default=None, compare=False, repr=False)
+    anomaly_map: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
     def to_json(self) -> str:
         """One line, without the pictures."""
-        names = [f.name for f in dataclasses.fields(self) if f.name not in ("picture", "hot")]
+        names = [f.name for f in dataclasses.fields(self) if f.name not in ("picture", "anomaly_map")]
         return json.dumps({name: getattr(self, name) for name in names}, allow_nan=False)
 
 

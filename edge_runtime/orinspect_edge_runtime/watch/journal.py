@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from orinspect_edge_runtime.errors import InputError
+from orinspect_edge_runtime.overlay import heat_map
 from orinspect_edge_runtime.watch.config import JournalConfig
 from orinspect_edge_runtime.watch.event import Event, to_jpeg
 
@@ -66,7 +67,8 @@ class Journal:
 
 def _row(e: Event) -> tuple[object, ...]:
     hashes = (e.recipe, e.recipe_sha256, e.graph_sha256)
-    pictures = (to_jpeg(e.picture), to_jpeg(e.hot))
+    hot = None if e.anomaly_map is None else heat_map(e.anomaly_map, e.threshold)
+    pictures = (to_jpeg(e.picture), to_jpeg(hot))
     return (e.id, e.judged_at, e.outcome, e.score, e.threshold, *hashes, e.to_json(), *pictures)
 
 

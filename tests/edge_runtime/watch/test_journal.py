@@ -23,7 +23,15 @@ from orinspect_edge_runtime.watch.sinks import JsonLines
 def event(at: float = 0.0, **fields: object) -> Event:
     values = ("test", 0, "reject", 2.0, 1.5, 3.0, "default", "a" * 64, "b" * 64)
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    return Event(uuid.uuid4().hex, at, at or time.time(), *values, picture=picture, hot=picture, **fields)  # type: ignore[arg-type]
+    return Event(
+        uuid.uuid4().hex,
+        at,
+        at or time.time(),
+        *values,
+        picture=picture,
+        anomaly_map=picture[..., 0].astype(np.float32),
+        **fields,
+    )  # type: ignore[arg-type]
 
 
 def ids(path: Path) -> list[str]:

@@ -72,7 +72,7 @@ class Running:
 
     def rows(self) -> list[tuple[Any, ...]]:
         with opened(self.folder / "journal.sqlite") as database:
-            return database.execute("SELECT outcome, picture, json FROM event ORDER BY seq").fetchall()
+            return database.execute("SELECT outcome, picture, json, map FROM event ORDER BY seq").fetchall()
 
     def logged(self, text: str) -> bool:
         return text in (self.folder / "log").read_text()
@@ -98,7 +98,7 @@ def test_the_service_from_ready_to_its_end(running: Running, bundle: Path, pictu
     copy(pictures / "test/blot/00.png", running.folder / "in/c.png")
     rows = wait_for(lambda: found if len(found := running.rows()) == 3 else None)
     assert [row[0] for row in rows] == ["accept", "failed", "reject"]
-    assert [row[1] is not None for row in rows] == [False, False, True]
+    assert [row[1] is not None for row in rows] == [row[3] is not None for row in rows] == [False, False, True]
     assert "in/b.png: not an image" in json.loads(rows[1][2])["error"]
 
     running.file.write_text("[sorce]")

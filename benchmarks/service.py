@@ -44,7 +44,7 @@ WATCHDOG_S = 3
 SERVICE = """
 import os, signal, sys, time
 sys.path.insert(0, "/opt/site")
-from orinspect_jetson.notify import Notifier
+from orinspect_edge_runtime.notify import Notifier
 notifier = Notifier()
 signal.signal(signal.SIGTERM, lambda *_: (notifier.stopping(), sys.exit(0)))
 with open("started", "a") as file:

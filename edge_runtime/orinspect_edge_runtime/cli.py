@@ -28,6 +28,8 @@ JOURNEY = (
     "evaluate",
     "check",
     "bench",
+    "watch",
+    "status",
     "info",
     "doctor",
     "power",

@@ -21,6 +21,7 @@ from orinspect_edge_runtime.backends import Backend, T, open_backend
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import CheckFailed, RecipeError
 from orinspect_edge_runtime.features import Features, assign_groups, score_features
+from orinspect_edge_runtime.golden import compare, read_golden
 from orinspect_edge_runtime.heads import head_inputs, neutral_inputs
 from orinspect_edge_runtime.preprocess import Frame, fit_to_model, frame_of_array, read_frame
 from orinspect_edge_runtime.recipe import Recipe
@@ -153,6 +154,20 @@ class Detector:
         """Share of the unseen good images that score lower, with the conformal correction (n + 1)."""
         known = self.recipe.calibration_scores
         return float(np.searchsorted(known, score, side="left") / (len(known) + 1))
+
+    def require_golden(self) -> None:
+        """Replay golden on the very backend that judges. Raises CheckFailed when it does not reproduce it."""
+        head = self._scorer.head
+        spec = self.bundle.manifest.graph(self.recipe.precision, head)
+        try:
+            replay = compare(self._backend, spec, read_golden(self.bundle))
+        finally:
+            self._backend.set_inputs(_resident(self.recipe, self.bundle, head))
+        if not replay.passed:
+            raise CheckFailed(
+                f"{self.description} does not reproduce golden (least cosine {replay.least_cosine:.5f}): "
+                "run  orinspect check  and build or copy the bundle again"
+            )
 
     def close(self) -> None:
         """Free the backend."""

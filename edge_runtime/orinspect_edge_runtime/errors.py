@@ -58,6 +58,8 @@ EXTRA_OF_MODULE = {
     "tomli": "train",
     "torch": "train",
     "torchvision": "train",
+    "av": "watch",
+    "paho": "watch",
     "onnx": "export",
     "onnxscript": "export",
     "onnxslim": "export",

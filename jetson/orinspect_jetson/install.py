@@ -28,8 +28,8 @@ SYSTEMCTL_TIMEOUT_S = 120.0
 class Service:
     """command: program (absolute path) and arguments. memory_max_mib: 0 for no limit.
 
-    notify: the command tells systemd when it is ready and, from its inference loop, that it lives (see notify.py);
-    without that a watchdog would kill it.
+    notify: the command tells systemd when it is ready and, from its inference loop, that it lives (see notify.py of the
+    runtime); without that a watchdog would kill it.
     """
 
     name: str

@@ -30,17 +30,19 @@ class Notifier:
 
     def alive(self, status: str = "") -> bool:
         """One more inference is done."""
-        return self._send("WATCHDOG=1", status)
+        return self._send("WATCHDOG=1", status, timeout_s=0)
 
     def stopping(self, status: str = "") -> bool:
         """Shutting down."""
-        return self._send("STOPPING=1", status)
+        return self._send("STOPPING=1", status, timeout_s=0)
 
-    def _send(self, state: str, status: str) -> bool:
+    def _send(self, state: str, status: str, timeout_s: float = 5) -> bool:
         if not self._address:
             return False
         text = state + (f"\nSTATUS={' '.join(status.split())}" if status else "")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            # A systemd that is too busy to read must not stop the inference loop.
+            channel.settimeout(timeout_s)
             try:
                 channel.sendto(text.encode(), self._address)
             except OSError:

@@ -6,7 +6,7 @@ import os
 import socket
 from pathlib import Path
 
-from orinspect_jetson.notify import Notifier
+from orinspect_edge_runtime.notify import Notifier
 
 
 def test_messages_arrive(tmp_path: Path) -> None:
@@ -34,3 +34,10 @@ def test_the_watchdog_of_another_process_is_not_ours() -> None:
     assert Notifier({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": "1"}).interval_s is None
     assert Notifier({"WATCHDOG_USEC": "1000000", "WATCHDOG_PID": str(os.getpid())}).interval_s == 0.5
     assert Notifier({"WATCHDOG_USEC": "x"}).interval_s is None
+
+
+def test_a_systemd_that_does_not_read_stops_nobody(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(str(tmp_path / "socket"))
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "socket")})
+        assert not all(notifier.alive() for _ in range(10_000))

@@ -1,0 +1,1 @@
+"""The process in the cabinet: cameras in, verdicts out, for months."""

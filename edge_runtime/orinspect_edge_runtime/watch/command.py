@@ -1,0 +1,54 @@
+"""The commands `orinspect watch` and `orinspect status`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from orinspect_edge_runtime.options import PATH, json_option
+
+
+@click.command()
+@click.argument("config", type=PATH)
+def watch(config: Path) -> None:
+    """Judge what a camera or a folder shows until told to stop; verdicts go to the journal and other sinks.
+
+    \b
+    Example:  orinspect watch line-1.toml
+    SIGTERM ends it within two seconds, SIGHUP reads the recipe and the rules again. docs/watch.md has every key.
+    """
+    import logging
+
+    from orinspect_edge_runtime.watch.config import read_config
+    from orinspect_edge_runtime.watch.loop import Watch
+
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
+    Watch(config, read_config(config)).run()
+
+
+@click.command()
+@click.argument("config", type=PATH)
+@json_option
+def status(config: Path, as_json: bool) -> None:
+    """Say how a running watch is: frames, verdicts, latency, sinks.
+
+    \b
+    Example:  orinspect status line-1.toml
+    Exit code 1: nothing was told for ten seconds, so it does not run or hangs.
+    """
+    import time
+
+    from orinspect_edge_runtime.errors import CheckFailed, InputError
+    from orinspect_edge_runtime.watch.config import read_config
+
+    file = Path(read_config(config).status)
+    try:
+        told = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: no status there ({error}); start  orinspect watch {config}") from error
+    click.echo(json.dumps(told, indent=2) if as_json else "\n".join(f"{k:15} {v}" for k, v in told.items()))
+    age_s = time.time() - told["told_at"]
+    if age_s > 10:
+        raise CheckFailed(f"the last sign is {age_s:.0f} s old: the watch does not run, or hangs")

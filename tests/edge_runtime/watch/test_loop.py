@@ -1,0 +1,168 @@
+"""The whole process: ready, verdicts, reload, drain; and the parts of the loop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from shutil import copy, copytree
+from typing import Any
+
+import numpy as np
+import pytest
+
+from orinspect_edge_runtime.bundle import Bundle
+from orinspect_edge_runtime.detector import Detector, Verdict
+from orinspect_edge_runtime.errors import CheckFailed, ImageError
+from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+from orinspect_edge_runtime.preprocess import Frame, list_images, read_frame
+from orinspect_edge_runtime.watch.config import RecipeConfig, VerdictConfig
+from orinspect_edge_runtime.watch.journal import opened
+from orinspect_edge_runtime.watch.judge import Judge
+from orinspect_edge_runtime.watch.latency import Latency
+
+WATCH = "from orinspect_edge_runtime.watch.command import watch; watch(standalone_mode=False)"
+
+
+@pytest.fixture(scope="module")
+def bundle(real_bundle: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("watch") / "bundle"
+    copytree(real_bundle, folder)
+    made = Bundle.open(folder)
+    paths = list_images([pictures / "train"])
+    frames = [read_frame(path, made.manifest.preprocess) for path in paths]
+    made.add_recipe(fit_recipe(made, iter(frames), "part", FitOptions()))
+    return folder
+
+
+def wait_for(condition: Callable[[], Any], within_s: float = 60) -> Any:
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not happen")
+
+
+class Running:
+    """`orinspect watch` as a process under a stand-in for systemd's socket, on a folder `in`."""
+
+    def __init__(self, folder: Path, bundle: Path) -> None:
+        self.folder, self.file = folder, folder / "watch.toml"
+        (folder / "in").mkdir()
+        self.write(bundle)
+        self.systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.systemd.bind(str(folder / "notify"))
+        self.systemd.settimeout(60)
+        environment = os.environ | {"NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "30000000"}
+        self.log = (folder / "log").open("wb")
+        command = [sys.executable, "-c", WATCH, str(self.file)]
+        self.process = subprocess.Popen(command, cwd=folder, env=environment, stderr=self.log)
+
+    def write(self, bundle: Path, more: str = "") -> None:
+        self.file.write_text(
+            f'[source]\nlocation = "in"\n[recipe]\nbundle = "{bundle}"\n{more}[jsonl]\npath = "verdicts.jsonl"\n'
+        )
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        with opened(self.folder / "journal.sqlite") as database:
+            return database.execute("SELECT outcome, picture, json, map FROM event ORDER BY seq").fetchall()
+
+    def logged(self, text: str) -> bool:
+        return text in (self.folder / "log").read_text()
+
+
+@pytest.fixture
+def running(tmp_path: Path, bundle: Path) -> Iterator[Running]:
+    run = Running(tmp_path, bundle)
+    yield run
+    run.process.kill()
+    run.process.wait()
+    run.systemd.close()
+    run.log.close()
+
+
+def test_the_service_from_ready_to_its_end(running: Running, bundle: Path, pictures: Path) -> None:
+    assert running.systemd.recv(200) == b"READY=1\nSTATUS=golden reproduced"
+    assert running.systemd.recv(200) == b"WATCHDOG=1"
+    copy(pictures / "test/good/00.png", running.folder / "in/a.png")
+    wait_for(lambda: len(running.rows()) == 1)
+    (running.folder / "in/b.png").write_bytes(b"broken")
+    wait_for(lambda: len(running.rows()) == 2)
+    copy(pictures / "test/blot/00.png", running.folder / "in/c.png")
+    rows = wait_for(lambda: found if len(found := running.rows()) == 3 else None)
+    assert [row[0] for row in rows] == ["accept", "failed", "reject"]
+    assert [row[1] is not None for row in rows] == [row[3] is not None for row in rows] == [False, False, True]
+    assert "in/b.png: not an image" in json.loads(rows[1][2])["error"]
+
+    running.file.write_text("[sorce]")
+    running.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: running.logged("the old configuration stays: ") and running.logged("did you mean 'source'?"))
+    running.write(bundle, "[verdict]\ndebounce = 2\n")
+    running.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: running.logged("reloaded: "))
+    copy(pictures / "test/blot/01.png", running.folder / "in/d.png")
+    rows = wait_for(lambda: found if len(found := running.rows()) == 4 else None)
+    assert rows[-1][0] == "review"
+
+    copy(pictures / "test/good/01.png", running.folder / "in/e.png")
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(60) == 0
+    told = json.loads((running.folder / "status.json").read_text())
+    assert told["sinks"]["journal"]["delivered"] == told["frames"] == len(running.rows())
+    lines = (running.folder / "verdicts.jsonl").read_text().splitlines()
+    assert lines == [row[2] for row in running.rows()]
+
+
+def test_debounce_and_review(bundle: Path) -> None:
+    judge = Judge(RecipeConfig(str(bundle)), VerdictConfig(review_band=0.2, debounce=2))
+    with judge.detector:
+        outcomes = [
+            judge.outcome(Verdict(score, 10.0, score > 10, None, 0.5, 0, 1.0)) for score in (7, 9, 11, 12, 13, 1, 11)
+        ]
+    assert outcomes == ["accept", "review", "review", "reject", "reject", "accept", "review"]
+
+
+def test_a_frame_that_fails_is_an_event(bundle: Path) -> None:
+    judge = Judge(RecipeConfig(str(bundle)), VerdictConfig())
+    with judge.detector:
+        assert judge(ImageError("x.png: not an image")).error == "x.png: not an image"
+        event = judge(Frame(np.zeros((9, 9), np.uint8), "camera"))
+    assert (event.outcome, event.score) == ("failed", None)
+    assert "a frame must be uint8" in event.error
+
+
+def test_no_verdict_before_golden_is_reproduced(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(Detector.require_golden.__globals__, "compare", _worse(Detector))
+    with pytest.raises(CheckFailed, match="does not reproduce golden"):
+        Judge(RecipeConfig(str(bundle)), VerdictConfig())
+
+
+def _worse(_: object) -> Callable[..., Any]:
+    """The real comparison, with golden's embeddings turned round: an engine that computes something else."""
+    from orinspect_edge_runtime.golden import compare
+
+    return lambda backend, spec, golden: compare(backend, spec, golden | {"embedding": -golden["embedding"]})
+
+
+def test_the_recipe_judges_as_before_after_golden(bundle: Path, pictures: Path) -> None:
+    with Detector.load(bundle) as detector:
+        before = detector(pictures / "test/blot/00.png").score
+        detector.require_golden()
+        assert detector(pictures / "test/blot/00.png").score == before
+
+
+def test_the_histogram_is_exact_to_a_bucket() -> None:
+    latency = Latency()
+    for value in range(1, 1001):
+        latency.add(value / 10)
+    assert [latency.percentile_ms(p) for p in (50, 99)] == pytest.approx([50, 99], rel=0.075)
+    latency.add(1e12)
+    latency.add(-1)
+    assert latency.count == 1002

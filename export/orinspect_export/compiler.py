@@ -131,14 +131,17 @@ def build(graph: bytes) -> CompileReport:
 def int8_layers(trt: Any, network: Any) -> int:
     """How many convolutions and matrix products of a parsed network the compiler will find in INT8."""
     layers = [network.get_layer(index) for index in range(network.num_layers)]
-    made = {layer.get_output(slot).name: layer.type for layer in layers for slot in range(layer.num_outputs)}
+    maker = {layer.get_output(slot).name: layer for layer in layers for slot in range(layer.num_outputs)}
+
+    def dequantised(layer: Any, slot: int) -> bool:
+        made = maker.get(layer.get_input(slot).name)
+        while made is not None and made.type == trt.LayerType.SHUFFLE:
+            # The parser gives a matrix of weights the number of dimensions of what it is multiplied with.
+            made = maker.get(made.get_input(0).name)
+        return made is not None and made.type == trt.LayerType.DEQUANTIZE
+
     heavy = (trt.LayerType.CONVOLUTION, trt.LayerType.MATRIX_MULTIPLY)
-    dequantised = trt.LayerType.DEQUANTIZE
-    return sum(
-        layer.type in heavy
-        and all(made.get(layer.get_input(slot).name) == dequantised for slot in range(min(layer.num_inputs, 2)))
-        for layer in layers
-    )
+    return sum(layer.type in heavy and all(dequantised(layer, slot) for slot in (0, 1)) for layer in layers)
 
 
 def _logger(trt: Any) -> Any:

@@ -56,7 +56,7 @@ def test_a_resumed_run_keeps_its_configuration(image_folder: Path, config_file: 
     [
         (("--minutes", 1, "--epochs", 1), "not both"),
         (("--size", 100), "multiple of 32"),
-        (("--method", "simclr"), "use one of"),
+        (("--method", "simsiam"), "use one of"),
         (("--encoder", "tf_efficientnet_lite"), "did you mean 'tf_efficientnet_lite"),
         (("--init", "nowhere.safetensors"), "nowhere.safetensors: cannot be read"),
         (("--resume",), "no run to resume"),

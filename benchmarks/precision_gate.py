@@ -184,7 +184,7 @@ def measure(name: str, init: str, task: Task) -> Iterator[Row]:
         figures = accuracy(model, task)
         exact = exact or figures
         note = lowered.notes.get(precision, {})
-        kept = {} if not note else {"kept": len(note["kept_float32"]), "layers": note["layers"]}
+        kept = {} if not note else {"kept": len(note["kept"]), "layers": note["layers"]}
         gated = precision in lowered.models
         built = asdict(compile_report(attached(model, graph))) if gated else {}
         row = {"encoder": name, "task": task.name, "precision": precision, "gated": gated, **figures, **kept}

@@ -16,10 +16,10 @@ from orinspect_edge_runtime.errors import BundleError
 from orinspect_edge_runtime.manifest import GraphSpec
 
 # Least cosine of any golden frame's embedding to the recorded fp32 one; the order of the scores must be kept as well.
-LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.99}
+LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.99, "int8-cpu": 0.99}
 # Two golden frames must keep their order where their recorded scores differ by more than this share of the mean score:
 # the scores of like frames are nearly tied, and which of them comes first means nothing.
-ORDER_TOLERANCE = {"fp32": 0.001, "fp16": 0.01, "int8": 0.1}
+ORDER_TOLERANCE = {"fp32": 0.001, "fp16": 0.01, "int8": 0.1, "int8-cpu": 0.1}
 Arrays = dict[str, NDArray[np.generic]]
 
 

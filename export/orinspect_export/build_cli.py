@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orinspect_edge_runtime.errors import InputError
+
 if TYPE_CHECKING:
     from orinspect_edge_runtime.bundle import Bundle
     from orinspect_edge_runtime.device import Device
@@ -45,6 +47,8 @@ def build(bundle: Path, force: bool, as_json: bool, **options: Any) -> None:
 
     opened, request = Bundle.open(bundle), BuildRequest(**options)
     spec = opened.manifest.graph(request.precision, request.head)
+    if request.precision.endswith("-cpu"):
+        raise InputError(f"the {request.precision} graph is laid out for CPUs, TensorRT takes none like it: use int8")
     here = with_library(this_device(), import_library(LIBRARY))
     if not force and _is_built(opened, here, request.precision, request.head):
         click.echo(f"{engine_folder(bundle, spec)} is valid for this device: nothing to build (--force builds anyway)")

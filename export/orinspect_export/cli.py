@@ -17,7 +17,9 @@ PATH = click.Path(path_type=Path)
 @click.command()
 @click.argument("run", type=PATH)
 @click.option("--out", type=PATH, required=True, help="Bundle to write, a folder.")
-@click.option("--precision", default="fp32,fp16,int8", show_default=True, help="Precisions to write, with commas.")
+@click.option(
+    "--precision", default="fp32,fp16,int8", show_default=True, help="Precisions to write, with commas; also int8-cpu."
+)
 @click.option("--calibration", type=PATH, required=True, help="Folder of images such as the device will see.")
 @click.option("--calibrator", default="mse", show_default=True, help="min-max, percentile, entropy or mse.")
 @click.option(
@@ -25,7 +27,7 @@ PATH = click.Path(path_type=Path)
     type=click.FloatRange(-1, 1),
     default=0.999,
     show_default=True,
-    help="Least rank correlation of the scores with fp32's; layers stay in float32 until it is reached.",
+    help="Least rank correlation of the scores with fp32's; layers stay in a higher precision until it is reached.",
 )
 @click.option(
     "--max-flips",
@@ -105,12 +107,12 @@ def _print_parity(parity: dict[str, Any]) -> None:
     if not rows:
         return
     click.echo("against fp32   embedding cosine      patch cosine          scores      verdicts  layers kept")
-    click.echo("               mean      least       mean      least       rank        flipped   in float32")
+    click.echo("               mean      least       mean      least       rank        flipped")
     for name, row in rows.items():
         cosines = [row[f"{what}_cosine_{how}"] for what in ("embedding", "patch") for how in ("mean", "min")]
         figures = "  ".join(f"{value:8.5f}" for value in cosines)
         rank = "-" if row["score_rank_correlation"] is None else f"{row['score_rank_correlation']:.4f}"
-        kept = f"{len(row['kept_float32'])} of {row['layers']}"
+        kept = f"{len(row['kept'])} of {row['layers']} in {row['kept_in']}"
         click.echo(f"{name:13}{figures}  {rank:>8}  {row['verdict_flips']:11.1%}  {kept}")
         for layer, reason in row["warnings"].items():
             click.echo(f"{name}: {layer}: {reason}", err=True)

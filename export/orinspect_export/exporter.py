@@ -30,14 +30,17 @@ if TYPE_CHECKING:
     import onnx
 
 PRECISIONS = ("fp32", "fp16", "int8")
+# For computers without an NVIDIA GPU: TensorRT takes no graph of this layout.
+CPU_PRECISIONS = ("int8-cpu",)
 Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """precisions: of PRECISIONS, fp32 among them or not. seed: of the choice of images. budget: what the precisions may
-    change. labelled: a dataset with good and defective images to hold the budget on. verify_compiler: build every graph
-    with NVIDIA's compiler as well, which must be installed."""
+    """precisions: of PRECISIONS and CPU_PRECISIONS, fp32 among them or not. seed: of the choice of images. budget: what
+    the precisions may change. labelled: a dataset with good and defective images to hold the budget on. verify_compiler:
+    build every graph with NVIDIA's compiler as well, which must be installed.
+    """
 
     precisions: tuple[str, ...] = PRECISIONS
     seed: int = 0
@@ -48,9 +51,9 @@ class ExportOptions:
     labelled: Path | None = None
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.precisions if name not in PRECISIONS]
-        if unknown or not self.precisions:
-            raise InputError(f"--precision {','.join(self.precisions)!r}: use some of {', '.join(PRECISIONS)}")
+        known = (*PRECISIONS, *CPU_PRECISIONS)
+        if not self.precisions or not set(self.precisions) <= set(known):
+            raise InputError(f"--precision {','.join(self.precisions)!r}: use some of {', '.join(known)}")
         if self.calibrator not in CALIBRATORS:
             raise InputError(f"--calibrator {self.calibrator!r}: use one of {', '.join(CALIBRATORS)}")
 
@@ -147,6 +150,8 @@ def _megabytes(graphs: dict[tuple[str, str], bytes]) -> dict[str, float]:
 def _build_all(graphs: dict[tuple[str, str], bytes]) -> dict[str, dict[str, Any]]:
     builds = {}
     for (head, precision), graph in graphs.items():
+        if precision in CPU_PRECISIONS:
+            continue
         report = compile_report(graph)
         if not report.built:
             raise CheckFailed(f"NVIDIA's compiler refuses the {precision} {head} graph: {report.errors[0]}")

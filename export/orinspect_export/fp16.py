@@ -23,8 +23,16 @@ if TYPE_CHECKING:
 HEAVY = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 # Never in half precision, wherever they stand: reductions, and operators with float32 arguments by definition.
 KEPT = frozenset(
-    {"Exp", "GlobalAveragePool", "AveragePool", "InstanceNormalization", "LayerNormalization", "Log", "Pow"}
-    | {"ReduceL2", "ReduceMean", "ReduceSum", "Resize", "Softmax", "Sqrt"}
+    {
+        "DequantizeLinear",
+        "Exp",
+        "GlobalAveragePool",
+        "AveragePool",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "Log",
+    }
+    | {"Pow", "QuantizeLinear", "ReduceL2", "ReduceMean", "ReduceSum", "Resize", "Softmax", "Sqrt"}
 )
 # Operators that only select or move values: after the last convolution they lose nothing in half precision.
 EXACT = frozenset({"Clip", "Concat", "Flatten", "Identity", "MaxPool", "Relu", "Reshape", "Slice", "Transpose"})
@@ -35,9 +43,20 @@ def to_fp16(model: onnx.ModelProto, kept: Collection[str] = ()) -> onnx.ModelPro
 
     kept: names of nodes that stay in float32. Raises InputError when a weight does not fit into half precision.
     """
+    return _halved(model, half_nodes(model, kept))
+
+
+def to_fp16_beside_int8(model: onnx.ModelProto, kept: Collection[str] = ()) -> onnx.ModelProto:
+    """A graph with Q/DQ pairs whose other layers work in half precision. Arguments and errors as of `to_fp16`.
+
+    What stands between an INT8 layer and the next Q stays in float32: a cast there would keep TensorRT from fusing them.
+    """
+    return _halved(model, _half_beside_int8(model, kept))
+
+
+def _halved(model: onnx.ModelProto, half: set[int]) -> onnx.ModelProto:
     import onnx
 
-    half = half_nodes(model, kept)
     converted = onnx.ModelProto()
     converted.CopyFrom(model)
     graph = converted.graph
@@ -78,7 +97,7 @@ def half_nodes(model: onnx.ModelProto, kept: Collection[str] = ()) -> set[int]:
     """Indices of the nodes that work in half precision: from the first convolution to the last, and what only moves
     their results."""
     nodes = model.graph.node
-    leads_to_heavy = _leading_to_heavy(model)
+    leads_to_heavy = leading_to_heavy(model)
     behind: set[str] = set()
     halved: set[str] = set()
     half: set[int] = set()
@@ -96,7 +115,25 @@ def half_nodes(model: onnx.ModelProto, kept: Collection[str] = ()) -> set[int]:
     return half
 
 
-def _leading_to_heavy(model: onnx.ModelProto) -> set[int]:
+def _half_beside_int8(model: onnx.ModelProto, kept: Collection[str]) -> set[int]:
+    """Indices of the layers that read no INT8, and of what reads nothing but their results on the way to a layer."""
+    nodes = model.graph.node
+    maker = {name: node.op_type for node in nodes for name in node.output}
+    leads_to_heavy = leading_to_heavy(model)
+    halved: set[str] = set()
+    half: set[int] = set()
+    for index, node in enumerate(nodes):
+        made = [name for name in node.input if name in maker]
+        float_layer = node.op_type in HEAVY and all(maker[name] != "DequantizeLinear" for name in made)
+        on_the_way = index in leads_to_heavy or node.op_type in EXACT
+        follows = bool(made) and halved.issuperset(made) and node.op_type not in HEAVY and on_the_way
+        if (float_layer or follows) and node.op_type not in KEPT and node.name not in kept:
+            half.add(index)
+            halved.update(node.output)
+    return half
+
+
+def leading_to_heavy(model: onnx.ModelProto) -> set[int]:
     """Indices of the nodes whose results reach a convolution or matrix product."""
     needed: set[str] = set()
     leading: set[int] = set()

@@ -1,4 +1,4 @@
-"""The accuracy gate: as few layers as possible stay in float32, and no graph ships that decides otherwise."""
+"""The accuracy gate: as few layers as possible stay in a higher precision, and no graph ships that decides otherwise."""
 
 from __future__ import annotations
 
@@ -23,16 +23,21 @@ Build = Callable[[Collection[str]], "onnx.ModelProto"]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A precision to be gated. layers: names of those that can be lowered. build: the graph with some of them kept."""
+    """A precision to be gated.
+
+    layers: names of those that can be lowered. build: the graph with some of them kept. probe: the same in a precision
+    that is quicker to build and rounds alike, to measure the effect of each layer with.
+    """
 
     precision: str
     layers: Sequence[str]
     build: Build
+    probe: Build | None = None
 
 
 @dataclass(frozen=True)
 class Gated:
-    """A graph that met the budget. kept: the layers left in float32, by their effect on the score when lowered alone.
+    """A graph that met the budget. kept: the layers not lowered, by their effect on the score when lowered alone.
 
     naive: the agreement with no layer kept. tried: how many graphs were judged.
     """
@@ -64,11 +69,11 @@ def pass_gate(
         tell(1.0)
         return Gated(model, naive, naive, {}, 1)
     tell(0.1)
-    layers = candidate.layers
+    layers, probe = candidate.layers, candidate.probe or candidate.build
     effects = score_effects(
         exact,
         layers,
-        lambda layer: candidate.build([name for name in layers if name != layer]),
+        lambda layer: probe([name for name in layers if name != layer]),
         frames,
         lambda share: tell(0.1 + 0.5 * share),
     )
@@ -120,7 +125,7 @@ def _over_budget(precision: str, effects: dict[str, float], closest: Agreement) 
     else:
         rank = "undefined" if closest.score_rank_correlation is None else f"{closest.score_rank_correlation:.4f}"
         missed = f"rank correlation {rank}, {closest.verdict_flips:.2%} of the verdicts flip"
-    kept = f"{1 - LEAST_LOWERED:.0%} of its layers kept in float32"
+    kept = f"{1 - LEAST_LOWERED:.0%} of its layers kept"
     return (
         f"{precision} does not decide as fp32 does, even with {kept} ({missed}, least cosine of the embeddings "
         f"{closest.least_cosine:.4f}). Costliest layers, by effect on the score: {worst}. Give more --calibration "

@@ -18,9 +18,10 @@ from orinspect_export.activation_statistics import (
     outlier_channels,
 )
 from orinspect_export.decisions import Judge
-from orinspect_export.fp16 import half_layers, half_nodes, to_fp16
+from orinspect_export.fp16 import half_layers, half_nodes, to_fp16, to_fp16_beside_int8
 from orinspect_export.gate import Candidate, Gated, pass_gate
 from orinspect_export.int8 import Quantiser
+from orinspect_export.int8_cpu import CpuQuantiser
 from orinspect_export.qdq import weighted_layers
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def lower_precisions(encoder: EncoderGraph, images: ExportImages, options: Expor
 
     Raises InputError when the labelled images cannot be used.
     """
-    lowered, wanted = Lowered(), [name for name in ("fp16", "int8") if name in options.precisions]
+    lowered, wanted = Lowered(), [name for name in CANDIDATES if name in options.precisions]
     if not wanted:
         return lowered
     statistics = activation_statistics(encoder.model, images.calibration)
@@ -118,10 +119,25 @@ def _int8(
     quantiser = Quantiser(model, images.calibration, options.calibrator)
     layers = set(weighted_layers(model))
     inputs = {node.name: node.input[0] for node in model.graph.node if node.name in layers}
-    return Candidate("int8", quantiser.layers, quantiser.build), outlier_channels(statistics, inputs)
+    threats = half_threats(model, statistics)
+
+    def build(kept: Collection[str]) -> onnx.ModelProto:
+        return to_fp16_beside_int8(quantiser.build(kept), threats)
+
+    return Candidate("int8", quantiser.layers, build, quantiser.build), outlier_channels(statistics, inputs)
 
 
-CANDIDATES = {"fp16": _fp16, "int8": _int8}
+def _int8_cpu(
+    model: onnx.ModelProto, images: ExportImages, options: ExportOptions, statistics: dict[str, TensorStatistics]
+) -> tuple[Candidate, dict[str, str]]:
+    quantiser = CpuQuantiser(model, images.calibration)
+    probe = Quantiser(model, images.calibration, options.calibrator)
+    return Candidate("int8-cpu", quantiser.layers, quantiser.build, probe.build), {}
+
+
+# What a layer works in when the precision would change the verdicts too much.
+KEPT_IN = {"fp16": "float32", "int8": "fp16", "int8-cpu": "float32"}
+CANDIDATES = {"fp16": _fp16, "int8": _int8, "int8-cpu": _int8_cpu}
 
 
 def _note(gated: Gated, candidate: Candidate, reasons: dict[str, str]) -> dict[str, Any]:
@@ -130,7 +146,8 @@ def _note(gated: Gated, candidate: Candidate, reasons: dict[str, str]) -> dict[s
         "scored_images": gated.agreement.images,
         "naive": asdict(gated.naive),
         "layers": len(candidate.layers),
-        "kept_float32": gated.kept,
+        "kept": gated.kept,
+        "kept_in": KEPT_IN[candidate.precision],
         "warnings": reasons,
         "graphs_tried": gated.tried,
     }

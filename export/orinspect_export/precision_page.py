@@ -1,4 +1,4 @@
-"""The page of a bundle that tells what each precision changes, which layers it keeps in float32, and why."""
+"""The page of a bundle that tells what each precision changes, which layers it keeps in a higher one, and why."""
 
 from __future__ import annotations
 
@@ -19,18 +19,15 @@ NOTES = (
 
 def precision_page(encoder: str, parity: dict[str, Any], megabytes: dict[str, float], refused: dict[str, str]) -> Page:
     """The page. parity: as an export records it. megabytes: of one ONNX file, by precision. refused: with the reason."""
-    rows: dict[str, Any] = {name: parity[name] for name in ("fp16", "int8") if name in parity}
+    rows: dict[str, Any] = {name: parity[name] for name in megabytes if name in parity}
     return Page(
         title=f"Precisions of {encoder}",
         lead="What half precision and INT8 change, on images of your own, and which layers pay for it.",
-        facts=tuple(
-            (f"{len(row['kept_float32'])} of {row['layers']}", f"{name}: layers in float32")
-            for name, row in rows.items()
-        ),
+        facts=tuple(_fact(name, row) for name, row in rows.items()),
         figures=_figures(parity.get("activations", {})),
         tables=(
             _precision_table(rows, megabytes),
-            *(_kept_table(name, row) for name, row in rows.items() if row["kept_float32"]),
+            *(_kept_table(name, row) for name, row in rows.items() if row["kept"]),
             *_warning_table(rows),
         ),
         notes=(*(f"Left out: {reason}." for reason in refused.values()), *_budget(parity), *NOTES),
@@ -39,7 +36,7 @@ def precision_page(encoder: str, parity: dict[str, Any], megabytes: dict[str, fl
 
 
 def _fact(name: str, row: dict[str, Any]) -> tuple[str, str]:
-    return f"{len(row['kept_float32'])} of {row['layers']}", f"{name}: layers in float32"
+    return f"{len(row['kept'])} of {row['layers']}", f"{name}: layers kept in {row['kept_in']}"
 
 
 def _figures(activations: dict[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -77,21 +74,21 @@ def _precision_table(rows: dict[str, Any], megabytes: dict[str, float]) -> Table
                 "-" if naive is None else f"{naive:.5f}",
                 f"{row['verdict_flips']:.2%}",
                 auroc,
-                f"{len(row['kept_float32'])} of {row['layers']}",
+                f"{len(row['kept'])} of {row['layers']} in {row['kept_in']}",
             )
         )
     head = ("precision", "MB", "least cosine", "largest difference", "rank correlation", "with no layer kept")
     caption = f"Against fp32, {max((row['scored_images'] for row in rows.values()), default=0)} images scored."
-    return Table("Precisions", (*head, "flipped verdicts", "AUROC", "layers in float32"), tuple(body), caption)
+    return Table("Precisions", (*head, "flipped verdicts", "AUROC", "layers kept"), tuple(body), caption)
 
 
 def _kept_table(name: str, row: dict[str, Any]) -> Table:
-    body = tuple((layer, f"{effect:.4f}") for layer, effect in row["kept_float32"].items())
+    body = tuple((layer, f"{effect:.4f}") for layer, effect in row["kept"].items())
     caption = (
         "Change of the distances from the memory bank when this layer alone is lowered, in standard deviations. The "
         f"{len(body)} costliest of {row['layers']} are the fewest that meet the budget."
     )
-    return Table(f"{name}: layers kept in float32", ("layer", "effect on the score"), body, caption)
+    return Table(f"{name}: layers kept in {row['kept_in']}", ("layer", "effect on the score"), body, caption)
 
 
 def _warning_table(rows: dict[str, Any]) -> tuple[Table, ...]:

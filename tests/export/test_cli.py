@@ -62,7 +62,7 @@ def test_parity_is_stored_with_its_conditions(bundle: tuple[Path, Result], image
 def test_the_page_tells_what_is_kept(bundle: tuple[Path, Result]) -> None:
     opened = Bundle.open(bundle[0])
     page = opened.read("precisions.html").decode()
-    for layer in opened.manifest.parity["int8"]["kept_float32"]:
+    for layer in opened.manifest.parity["int8"]["kept"]:
         assert layer in page
     assert page.count("<svg") == 2
     assert "not yet run on hardware" in page

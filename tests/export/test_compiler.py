@@ -14,10 +14,11 @@ from orinspect_edge_runtime.errors import MissingExtra
 from orinspect_edge_runtime.heads import HEADS
 from orinspect_export import compiler
 from orinspect_export.compiler import compile_report, compiler_installed, dimension_range
-from orinspect_export.fp16 import to_fp16
+from orinspect_export.fp16 import to_fp16, to_fp16_beside_int8
 from orinspect_export.graph import EncoderGraph, export_encoder
 from orinspect_export.head_graph import attach_head
 from orinspect_export.int8 import Quantiser
+from orinspect_export.qdq import weighted_layers
 
 needs_compiler = pytest.mark.skipif(not compiler_installed(), reason="tensorrt-rtx is not installed")
 
@@ -43,7 +44,14 @@ CONVERSIONS: dict[str, Callable[..., Any]] = {
     "fp32": lambda graph, frames: graph.model,
     "fp16": lambda graph, frames: to_fp16(graph.model),
     "int8": lambda graph, frames: Quantiser(graph.model, frames).build(),
+    "int8 and fp16": lambda graph, frames: to_fp16_beside_int8(
+        Quantiser(graph.model, frames).build(every_third(graph))
+    ),
 }
+
+
+def every_third(graph: EncoderGraph) -> list[str]:
+    return weighted_layers(graph.model)[::3]
 
 
 @needs_compiler
@@ -56,9 +64,13 @@ def test_every_family_of_encoders_builds(
 ) -> None:
     """With one head each, to save time; `benchmarks/compiler.py` builds the large ones with both."""
     graph = export_encoder(make_run(family))
-    head = {"fp32": "patchcore", "fp16": "padim", "int8": "patchcore"}[precision]
+    head = "padim" if precision == "fp16" else "patchcore"
     fused = attach_head(CONVERSIONS[precision](graph, frames[:4]), head, graph.spec, graph.preprocess)
-    assert compile_report(fused.SerializeToString()).errors == ()
+    report = compile_report(fused.SerializeToString())
+    assert report.errors == ()
+    kept = every_third(graph) if precision == "int8 and fp16" else []
+    expected = len(weighted_layers(graph.model)) - len(kept) if "int8" in precision else 0
+    assert report.int8_layers == expected, "of the layers with weights, as NVIDIA's parser sees them"
 
 
 @needs_compiler

@@ -11,9 +11,11 @@ import pytest
 
 from orinspect_edge_runtime.errors import InputError
 from orinspect_export.activation_statistics import half_threats
-from orinspect_export.fp16 import KEPT, half_layers, to_fp16
+from orinspect_export.fp16 import KEPT, half_layers, to_fp16, to_fp16_beside_int8
 from orinspect_export.graph import EncoderGraph
+from orinspect_export.int8 import Quantiser
 from orinspect_export.parity import cosines
+from orinspect_export.qdq import weighted_layers
 
 ENCODERS = ["resnet", "squeeze", "lite0"]
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
@@ -106,3 +108,29 @@ def test_named_nodes_stay_in_float32(resnet: EncoderGraph) -> None:
     convolutions = {node.name: types[node.output[0]] for node in model.graph.node if node.op_type == "Conv"}
     assert {name for name, kind in convolutions.items() if kind == FLOAT} == set(kept)
     assert half_layers(resnet.model, kept) == [name for name in layers if name not in kept]
+
+
+def test_beside_int8_the_kept_layers_are_half(graph: EncoderGraph, frames: Any, run_graph: Callable[..., Any]) -> None:
+    kept = weighted_layers(graph.model)[1::2]
+    quantised = Quantiser(graph.model, frames).build(kept)
+    model = to_fp16_beside_int8(quantised)
+    types = types_of(model)
+    layers = {node.name: types[node.output[0]] for node in model.graph.node if node.op_type == "Conv"}
+    assert layers == {name: HALF if name in kept else FLOAT for name in layers}
+    exact, before, after = (run_graph(each, frames=frames[:3]) for each in (graph.model, quantised, model))
+    for name in ("embedding", "patches"):
+        assert after[name].dtype == np.float32
+        lost = [1 - cosines(found[name], exact[name]).mean() for found in (before, after)]
+        assert lost[1] < 1.5 * lost[0] + 1e-4, "half precision adds little to what INT8 changes"
+
+
+def test_no_cast_stands_between_an_int8_layer_and_the_next_rounding(graph: EncoderGraph, frames: Any) -> None:
+    quantised = Quantiser(graph.model, frames).build()
+    assert to_fp16_beside_int8(quantised) == quantised, "every layer is INT8: nothing is left to halve"
+
+
+def test_beside_int8_a_threatened_layer_stays_in_float32(resnet: EncoderGraph, frames: Any) -> None:
+    kept = weighted_layers(resnet.model)[2:5]
+    types = types_of(to_fp16_beside_int8(Quantiser(resnet.model, frames).build(kept), kept[:1]))
+    made = {node.name: node.output[0] for node in resnet.model.graph.node}
+    assert [types[made[name]] for name in kept] == [FLOAT, HALF, HALF]

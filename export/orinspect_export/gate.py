@@ -126,8 +126,9 @@ def _over_budget(precision: str, effects: dict[str, float], closest: Agreement) 
         rank = "undefined" if closest.score_rank_correlation is None else f"{closest.score_rank_correlation:.4f}"
         missed = f"rank correlation {rank}, {closest.verdict_flips:.2%} of the verdicts flip"
     kept = f"{1 - LEAST_LOWERED:.0%} of its layers kept"
+    finish = "train with  orinspect qat  first, " if precision.startswith("int8") else ""
     return (
         f"{precision} does not decide as fp32 does, even with {kept} ({missed}, least cosine of the embeddings "
         f"{closest.least_cosine:.4f}). Costliest layers, by effect on the score: {worst}. Give more --calibration "
-        f"images, try another --calibrator, loosen the budget, or export without {precision}"
+        f"images, try another --calibrator, loosen the budget, {finish}or export without {precision}"
     )

@@ -13,11 +13,13 @@ from orinspect_edge_runtime.errors import CheckFailed, InputError
 from orinspect_edge_runtime.golden import read_golden, replay
 from orinspect_edge_runtime.heads import HEADS
 from orinspect_edge_runtime.manifest import Manifest
+from orinspect_edge_runtime.preprocess import list_images
 from orinspect_edge_runtime.report import render
 from orinspect_export.bundle_writer import write_bundle
 from orinspect_export.calibration import CALIBRATORS
 from orinspect_export.compiler import compile_report
 from orinspect_export.decisions import Budget, features_of
+from orinspect_export.gate_journal import GateJournal
 from orinspect_export.golden import golden_arrays, to_npz
 from orinspect_export.graph import EncoderGraph, export_encoder
 from orinspect_export.head_graph import attach_head, graph_spec
@@ -76,9 +78,10 @@ def export_run(
 ) -> Exported:
     """Export the encoder of `run` to the bundle `out`. calibration: folder of images such as the device will see.
 
-    A precision that does not decide as fp32 does is left out when others remain. Raises InputError for anything that
-    cannot be used, CheckFailed when no precision remains, a graph does not reproduce golden or the compiler refuses
-    it; `out` is then as it was before.
+    A precision that does not decide as fp32 does is left out when others remain. What the gate measures is kept in
+    `.OUT.gate.jsonl` beside `out` until the export is done: one that was killed or refused goes on there. Raises
+    InputError for anything that cannot be used, CheckFailed when no precision remains, a graph does not reproduce golden
+    or the compiler refuses it; `out` is then as it was before.
     """
     tell = progress or (lambda share: None)
     if out.exists() and not options.replace:
@@ -87,7 +90,8 @@ def export_run(
     tell(0.15)
     images = choose_images(calibration, encoder.preprocess, options.seed)
     tell(0.25)
-    lowered = lower_precisions(encoder, images, options, lambda share: tell(0.25 + 0.45 * share))
+    journal = GateJournal(out.with_name(f".{out.name}.gate.jsonl"), _measured_on(encoder, images, options))
+    lowered = lower_precisions(encoder, images, options, lambda share: tell(0.25 + 0.45 * share), journal.remember)
     wanted = tuple(name for name in options.precisions if name not in lowered.refused)
     if not wanted:
         raise CheckFailed(next(iter(lowered.refused.values())))
@@ -116,8 +120,19 @@ def export_run(
         replace=options.replace,
         verify=_verify,
     )
+    journal.drop()
     tell(1.0)
     return Exported(manifest, tuple(s.reason for s in images.skipped), builds, lowered.refused)
+
+
+def _measured_on(encoder: EncoderGraph, images: ExportImages, options: ExportOptions) -> bytes:
+    """What the gate's measurements depend on; the budget is none of it."""
+    labelled = [] if options.labelled is None else list_images([options.labelled])
+    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in labelled]
+    stated = repr((version("orinspect"), options.calibrator, options.seed, files)).encode()
+    return b"".join(
+        [stated, encoder.model.SerializeToString(), images.calibration.tobytes(), images.held_out.tobytes()]
+    )
 
 
 def _golden(

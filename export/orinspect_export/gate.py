@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from orinspect_edge_runtime.errors import CheckFailed
 from orinspect_export.activations import Frames
 from orinspect_export.decisions import Agreement, Budget, Judge
+from orinspect_export.gate_journal import Remember, measure_anew
 from orinspect_export.sensitivity import score_effects
 
 if TYPE_CHECKING:
@@ -56,18 +57,25 @@ def pass_gate(
     budget: Budget,
     frames: Frames,
     progress: Progress | None = None,
+    remember: Remember = measure_anew,
 ) -> Gated:
     """The graph of the precision with the fewest layers kept that meets the budget.
 
     exact: the float32 graph. frames: uint8 [N, H, W, 3], to measure the layers' effects on. Layers are kept in the
-    order of their effect, and their number is found by halving. Raises CheckFailed when the budget cannot be met.
+    order of their effect, and their number is found by halving. remember: of a gate_journal.GateJournal, to go on where a
+    killed export was. Raises CheckFailed when the budget cannot be met.
     """
     tell = progress or (lambda share: None)
-    model = candidate.build(())
-    naive = judge.agreement(model)
-    if naive.within(budget, candidate.precision):
+    name = candidate.precision
+
+    def judged(kept: Sequence[str]) -> Agreement:
+        measured = remember(f"{name} keeping {len(kept)}", lambda: asdict(judge.agreement(candidate.build(kept))))
+        return Agreement(**measured)
+
+    naive = judged(())
+    if naive.within(budget, name):
         tell(1.0)
-        return Gated(model, naive, naive, {}, 1)
+        return Gated(candidate.build(()), naive, naive, {}, 1)
     tell(0.1)
     layers, probe = candidate.layers, candidate.probe or candidate.build
     effects = score_effects(
@@ -76,25 +84,27 @@ def pass_gate(
         lambda layer: probe([name for name in layers if name != layer]),
         frames,
         lambda share: tell(0.1 + 0.5 * share),
+        lambda layer, measure: remember(f"{name} effect of {layer}", measure),
     )
-    search = _Search(candidate, judge, budget, list(effects))
+    search = _Search(judged, lambda agreement: agreement.within(budget, name), list(effects))
     count = search.fewest(lambda share: tell(0.6 + 0.4 * share))
     if count is None:
-        raise CheckFailed(_over_budget(candidate.precision, effects, search.closest))
-    kept = {name: effects[name] for name in search.order[:count]}
-    return Gated(search.model, search.agreement, naive, kept, search.tried + 1)
+        raise CheckFailed(_over_budget(name, effects, search.closest))
+    kept = {layer: effects[layer] for layer in search.order[:count]}
+    return Gated(candidate.build(list(kept)), search.agreement, naive, kept, search.tried + 1)
 
 
 class _Search:
-    """Halving over the number of layers kept; keeps the best graph that met the budget."""
+    """Halving over the number of layers kept; keeps the agreement of the last graph that met the budget."""
 
-    def __init__(self, candidate: Candidate, judge: Judge, budget: Budget, order: list[str]) -> None:
+    def __init__(
+        self, judged: Callable[[Sequence[str]], Agreement], within: Callable[[Agreement], bool], order: list[str]
+    ) -> None:
         self.order = order
         self.tried = 0
         self.closest: Agreement
-        self.model: onnx.ModelProto
         self.agreement: Agreement
-        self._candidate, self._judge, self._budget = candidate, judge, budget
+        self._judged, self._within = judged, within
 
     def fewest(self, tell: Progress) -> int | None:
         """The smallest number of layers to keep, or None when even the most allowed are too few."""
@@ -109,12 +119,11 @@ class _Search:
         return high
 
     def _met(self, count: int) -> bool:
-        model = self._candidate.build(self.order[:count])
         self.tried += 1
-        self.closest = self._judge.agreement(model)
-        met = self.closest.within(self._budget, self._candidate.precision)
+        self.closest = self._judged(self.order[:count])
+        met = self._within(self.closest)
         if met:
-            self.model, self.agreement = model, self.closest
+            self.agreement = self.closest
         return met
 
 

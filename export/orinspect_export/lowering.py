@@ -20,6 +20,7 @@ from orinspect_export.activation_statistics import (
 from orinspect_export.decisions import Judge
 from orinspect_export.fp16 import half_layers, half_nodes, to_fp16, to_fp16_beside_int8
 from orinspect_export.gate import Candidate, Gated, pass_gate
+from orinspect_export.gate_journal import Remember, measure_anew
 from orinspect_export.int8 import Quantiser
 from orinspect_export.int8_cpu import CpuQuantiser
 from orinspect_export.qdq import weighted_layers
@@ -49,10 +50,16 @@ class Lowered:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-def lower_precisions(encoder: EncoderGraph, images: ExportImages, options: ExportOptions, tell: Progress) -> Lowered:
+def lower_precisions(
+    encoder: EncoderGraph,
+    images: ExportImages,
+    options: ExportOptions,
+    tell: Progress,
+    remember: Remember = measure_anew,
+) -> Lowered:
     """The encoder in every precision of the options but fp32, as far as the budget can be met.
 
-    Raises InputError when the labelled images cannot be used.
+    remember: see gate_journal.py. Raises InputError when the labelled images cannot be used.
     """
     lowered, wanted = Lowered(), [name for name in CANDIDATES if name in options.precisions]
     if not wanted:
@@ -66,7 +73,7 @@ def lower_precisions(encoder: EncoderGraph, images: ExportImages, options: Expor
             tell((index + share) / len(wanted))
 
         try:
-            gated = pass_gate(candidate, encoder.model, judge, options.budget, images.calibration, part)
+            gated = pass_gate(candidate, encoder.model, judge, options.budget, images.calibration, part, remember)
         except CheckFailed as error:
             lowered.refused[precision] = str(error)
             continue

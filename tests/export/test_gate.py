@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from types import SimpleNamespace
+from collections.abc import Sequence
 from typing import Any
 
 from planted_faults import scale_channel
@@ -78,23 +77,17 @@ def test_the_search_halves() -> None:
     """The fewest of 64 layers that meet the budget, in at most eight graphs."""
     for needed in (1, 2, 17, 31, 57):
         tried: list[int] = []
-
-        def build(kept: Collection[str], tried: list[int] = tried) -> Any:
-            tried.append(len(kept))
-            return SimpleNamespace(kept=len(kept))
-
-        search = _search(build, needed)
+        search = _search(tried, needed)
         assert search.fewest(lambda share: None) == needed
         assert len(tried) <= 8
-    assert _search(build, 58).fewest(lambda share: None) is None
+    assert _search([], 58).fewest(lambda share: None) is None
 
 
-def _search(build: Any, needed: int) -> Any:
+def _search(tried: list[int], needed: int) -> Any:
     from orinspect_export.gate import _Search
 
-    class Counting:
-        def agreement(self, model: Any) -> Agreement:
-            return Agreement(1.0 if model.kept >= needed else 0.0, 0.0, 0.0, 1.0, 100)
+    def judged(kept: Sequence[str]) -> Agreement:
+        tried.append(len(kept))
+        return Agreement(1.0 if len(kept) >= needed else 0.0, 0.0, 0.0, 1.0, 100)
 
-    names = [str(index) for index in range(64)]
-    return _Search(Candidate("int8", names, build), Counting(), Budget(), names)  # type: ignore[arg-type]
+    return _Search(judged, lambda agreement: agreement.within(Budget(), "int8"), [str(index) for index in range(64)])

@@ -15,7 +15,8 @@ from orinspect_edge_runtime.bundle import GOLDEN, Bundle
 from orinspect_edge_runtime.errors import BundleError
 from orinspect_edge_runtime.manifest import GraphSpec
 
-# Least cosine of any golden frame's embedding to the recorded fp32 one; the order of the scores must be kept as well.
+# Least cosine of any golden frame's embedding to the recorded one of this precision; the order of the scores must be
+# kept as well.
 LEAST_COSINE = {"fp32": 0.9999, "fp16": 0.999, "int8": 0.99, "int8-cpu": 0.99}
 # Two golden frames must keep their order where their recorded scores differ by more than this share of the mean score:
 # the scores of like frames are nearly tied, and which of them comes first means nothing.
@@ -35,7 +36,7 @@ class Replay:
 
 
 def read_golden(bundle: Bundle) -> Arrays:
-    """Arrays of golden.npz: `frames`, `embedding`, `patches`, `score_HEAD`, `HEAD.INPUT` (see export's golden.py).
+    """Arrays of golden.npz: `frames`, `embedding`, `score_HEAD`, `HEAD.INPUT` and others (see export's golden.py).
 
     Raises BundleError when it is none, though its bytes are those that the manifest lists.
     """
@@ -59,17 +60,22 @@ def replay(bundle: Bundle, spec: GraphSpec, golden: Arrays, backend: str = "onnx
 
 
 def compare(opened: Backend, spec: GraphSpec, golden: Arrays) -> Replay:
-    """How an opened backend reproduces golden."""
+    """How an opened backend reproduces golden: what its own precision gave, or fp32 where only that was recorded."""
     opened.set_inputs(head_arrays(golden, spec.head))
     outputs = [opened.run(frame[None]) for frame in np.asarray(golden["frames"], np.uint8)]
     embedding = np.concatenate([output["embedding"] for output in outputs])
     score = np.concatenate([output["score"] for output in outputs])
-    cosine = least_cosine(embedding, golden["embedding"])
-    order = metrics.spearman(score, golden[f"score_{spec.head}"])
+    recorded = [_recorded(golden, name, spec.precision) for name in ("embedding", f"score_{spec.head}")]
+    cosine = least_cosine(embedding, recorded[0])
+    order = metrics.spearman(score, recorded[1])
     finite = bool(np.isfinite(embedding).all() and np.isfinite(score).all())
-    kept = order_is_kept(score, golden[f"score_{spec.head}"], ORDER_TOLERANCE[spec.precision])
+    kept = order_is_kept(score, recorded[1], ORDER_TOLERANCE[spec.precision])
     good = kept and cosine >= LEAST_COSINE[spec.precision]
     return Replay(spec.precision, spec.head, cosine, order, finite and good)
+
+
+def _recorded(golden: Arrays, name: str, precision: str) -> NDArray[np.generic]:
+    return golden.get(f"{name}_{precision}", golden[name])
 
 
 def order_is_kept(ours: NDArray[np.generic], theirs: NDArray[np.generic], tolerance: float) -> bool:

@@ -1,8 +1,11 @@
-"""golden.npz: frames and the fp32 outputs that every later build of the bundle's graphs must reproduce.
+"""golden.npz: frames and the outputs of each graph that every later build of it must reproduce.
 
     frames                     uint8 [8, H, W, 3], all different
     embedding, patches         the fp32 graph's outputs for them
     score_HEAD, anomaly_map_HEAD, and HEAD.INPUT for every head input (heads.py) they were computed with
+    embedding_PRECISION, score_HEAD_PRECISION   the same of each lower precision, in onnxruntime
+
+How far a precision may be from fp32 is the accuracy gate's business; a build is compared with its own graph.
 
 The head inputs are a small recipe fitted to other calibration images, with two groups, so that a build which mixes up
 an input, a group or a dimension cannot pass.
@@ -17,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orinspect_edge_runtime.backends import open_backend
+from orinspect_edge_runtime.golden import head_arrays
 from orinspect_edge_runtime.heads import HEADS, projected_dim
 from orinspect_edge_runtime.manifest import EncoderSpec, GraphSpec
 from orinspect_edge_runtime.scorers.patchcore import bank_columns
@@ -47,6 +51,17 @@ def golden_arrays(
         golden |= {f"score_{head}": outputs["score"], f"anomaly_map_{head}": outputs["anomaly_map"]}
         golden |= {f"{head}.{name}": array for name, array in fitted[head].items()}
     return golden
+
+
+def golden_of_precision(golden: Arrays, graphs: dict[str, tuple[bytes, GraphSpec]]) -> Arrays:
+    """The entries of one lower precision. golden: of `golden_arrays`. graphs: of each head, ONNX bytes and spec."""
+    found: Arrays = {}
+    for head, (graph, spec) in graphs.items():
+        outputs = run_head(graph, spec, head_arrays(golden, head), golden["frames"])
+        # Every head sits on the same encoder.
+        found[f"embedding_{spec.precision}"] = outputs["embedding"]
+        found[f"score_{head}_{spec.precision}"] = outputs["score"]
+    return found
 
 
 def to_npz(arrays: Arrays) -> bytes:

@@ -8,10 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orinspect_edge_runtime.backends import open_backend
+from orinspect_edge_runtime.golden import compare
 from orinspect_edge_runtime.heads import HEADS, head_inputs
-from orinspect_export.golden import FRAMES, GROUPS, golden_arrays, run_head, spread, to_npz, two_groups
+from orinspect_export.golden import (
+    FRAMES,
+    GROUPS,
+    golden_arrays,
+    golden_of_precision,
+    run_head,
+    spread,
+    to_npz,
+    two_groups,
+)
 from orinspect_export.graph import EncoderGraph
 from orinspect_export.head_graph import attach_head, graph_spec
+from orinspect_export.int8 import Quantiser
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +76,28 @@ def test_every_input_matters(head: str, golden: dict[str, Any], graphs: dict[str
 def test_both_groups_occur(golden: dict[str, Any]) -> None:
     logits = (golden["embedding"] - golden["padim.group_mean"]) @ golden["padim.group_projection"]
     assert set((logits + golden["padim.group_bias"]).argmax(axis=1)) == set(range(GROUPS))
+
+
+def test_a_lower_precision_is_compared_with_its_own_outputs(
+    golden: dict[str, Any], resnet: EncoderGraph, frames: Any
+) -> None:
+    model = Quantiser(resnet.model, frames[:16]).build()
+    lowered = {
+        head: (
+            attach_head(model, head, resnet.spec, resnet.preprocess).SerializeToString(),
+            graph_spec(head, "int8", resnet.spec, resnet.preprocess),
+        )
+        for head in HEADS
+    }
+    found = golden_of_precision(golden, lowered)
+    assert set(found) == {"embedding_int8", *(f"score_{head}_int8" for head in HEADS)}
+    assert not np.array_equal(found["embedding_int8"], golden["embedding"])
+    for graph, spec in lowered.values():
+        with open_backend(graph, spec) as backend:
+            own, fp32 = (compare(backend, spec, recorded) for recorded in (golden | found, golden))
+        assert own.least_cosine == pytest.approx(1.0, abs=1e-6)
+        assert own.passed
+        assert fp32.least_cosine < own.least_cosine
 
 
 def test_the_same_arrays_are_the_same_bytes(golden: dict[str, Any]) -> None:

@@ -189,7 +189,7 @@ def _verify(folder: Path) -> None:
         result = replay(bundle, spec, golden)
         if not result.passed:
             raise CheckFailed(
-                f"the {spec.precision} {spec.head} graph does not reproduce its outputs once it is written (embedding cosine "
-                f"{result.least_cosine:.4f}, score rank correlation {result.rank_correlation:.3f}): "
+                f"the {spec.precision} {spec.head} graph does not reproduce its outputs once it is written (embedding "
+                f"cosine {result.least_cosine:.4f}, score rank correlation {result.rank_correlation:.3f}): "
                 f"the disk or the memory is at fault, or export without {spec.precision}"
             )

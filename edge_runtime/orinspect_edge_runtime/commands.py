@@ -50,16 +50,18 @@ def fit(bundle: Path, normal_dir: Path, recipe: str, as_json: bool, **options: A
 
     \b
     Example:  orinspect fit BUNDLE good_images/ --recipe bracket --false-alarm 0.01
+    Of a dataset with test images (see evaluate) only its training part is taken.
     """
     from orinspect_edge_runtime.bundle import Bundle
+    from orinspect_edge_runtime.dataset import training_images
     from orinspect_edge_runtime.fit import FitOptions, fit_recipe
-    from orinspect_edge_runtime.preprocess import Skipped, list_images, read_frames
+    from orinspect_edge_runtime.preprocess import Skipped, read_frames
     from orinspect_edge_runtime.progress import shares, track
     from orinspect_edge_runtime.recipe import check_name
 
     chosen, opened = FitOptions(**options), Bundle.open(bundle)
     check_name(recipe)
-    paths, skipped = list_images([normal_dir]), list[Skipped]()
+    paths, skipped = training_images(normal_dir), list[Skipped]()
     frames = track(read_frames(paths, opened.manifest.preprocess, skipped), "features", len(paths))
     with shares("recipe") as show:
         fitted = fit_recipe(opened, frames, recipe, chosen, progress=show)
@@ -174,7 +176,8 @@ def evaluate(
 
     \b
     Example:  orinspect evaluate BUNDLE DATASET --report report/
-    DATASET holds good/ and one folder a kind of defect, or test/ with these (MVTec AD).
+    DATASET is one category of MVTec AD, MVTec LOCO, MVTec AD 2 or VisA as it lies on disk, or holds good/ and one
+    folder a kind of defect. Masks (ground_truth/KIND/NAME_mask.png) add pixel AUROC and AUPRO.
     """
     from orinspect_edge_runtime import durable
     from orinspect_edge_runtime.dataset import read_dataset
@@ -204,8 +207,17 @@ def _print_evaluation(result: Evaluation, as_json: bool) -> None:
     click.echo(f"{result.good_images} good, {result.defective_images} defective; {result.scorer} {result.precision}")
     click.echo(f"image AUROC {result.auroc:.4f} (95 % interval {low:.4f} to {high:.4f})")
     click.echo(f"average precision {result.average_precision:.4f}, best F1 {result.f1_max:.4f}")
+    click.echo(f"false alarms when 95 % of the defective images are found {result.fpr_at_95_tpr:.2%}")
+    if (pixels := result.localisation) is not None:
+        click.echo(
+            f"pixel AUROC {pixels.pixel_auroc:.4f}, AUPRO {pixels.aupro_30:.4f} (0.3), {pixels.aupro_05:.4f} (0.05); "
+            f"{pixels.masked_images} images with a mask"
+        )
     click.echo(f"threshold {result.threshold:.3f}: {result.detections:.1%} of the defective images are above it")
     click.echo(f"and {result.false_alarms:.2%} of the good ones (promised {result.false_alarm_promised:.2%})")
+    if len(result.auroc_by_kind) > 1:
+        for kind, auroc in result.auroc_by_kind.items():
+            click.echo(f"  {kind}: image AUROC {auroc:.4f}, {result.detections_by_kind[kind]:.1%} found")
 
 
 @click.command()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import io
+from collections import Counter
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +23,11 @@ from orinspect_edge_runtime.preprocess import Pixels, read_frame
 
 WORST_SHOWN = 12
 THUMBNAIL_WIDTH = 220
+METRIC_NAMES = {
+    "average_precision": "average precision",
+    "f1_max": "best F1",
+    "fpr_at_95_tpr": "false-positive rate at 95 % true positives",
+}
 TRAINING_CURVES = (("loss", "loss"), ("embedding_std", "embedding std"), ("effective_rank", "effective rank"))
 
 
@@ -147,9 +154,40 @@ def evaluation_page(evaluation: Evaluation, detector: Detector, dataset: str) ->
         facts=evaluation_facts(evaluation),
         figures=evaluation_figures(evaluation),
         pictures=worst_pictures(evaluation, detector),
+        tables=(metrics_table(evaluation), kinds_table(evaluation)),
         notes=(detector.recipe.false_alarm_note, *evaluation.skipped),
         footer=detector.recipe.created_with,
     )
+
+
+def metrics_table(evaluation: Evaluation) -> Table:
+    """Every metric with its interval; pixel metrics if there were masks."""
+    values = dataclasses.asdict(evaluation)
+    rows = [("image AUROC", f"{evaluation.auroc:.4f}", "{:.4f} to {:.4f}".format(*evaluation.auroc_interval))]
+    for name, (low, high) in evaluation.intervals.items():
+        rows.append((METRIC_NAMES[name], f"{values[name]:.4f}", f"{low:.4f} to {high:.4f}"))
+    if (pixels := evaluation.localisation) is not None:
+        rows.append(("pixel AUROC", f"{pixels.pixel_auroc:.4f}", ""))
+        rows.append(("AUPRO up to 0.3 / 0.05", f"{pixels.aupro_30:.4f} / {pixels.aupro_05:.4f}", ""))
+    caption = "Best F1 is chosen on these very images: an upper bound. Pixel metrics are at the model's size."
+    return Table("Metrics", ("metric", "value", "95 % bootstrap interval"), tuple(rows), caption)
+
+
+def kinds_table(evaluation: Evaluation) -> Table:
+    """Figures of each kind of defect against all good images."""
+    regions = {} if evaluation.localisation is None else evaluation.localisation.aupro_30_by_kind
+    counts = Counter(s.kind for s in evaluation.images if s.is_defective)
+    rows = tuple(
+        (
+            kind,
+            str(counts[kind]),
+            f"{auroc:.4f}",
+            f"{evaluation.detections_by_kind[kind]:.1%}",
+            f"{regions[kind]:.4f}" if kind in regions else "-",
+        )
+        for kind, auroc in evaluation.auroc_by_kind.items()
+    )
+    return Table("Kinds of defect", ("kind", "images", "image AUROC", "above the threshold", "AUPRO (0.3)"), rows)
 
 
 def latency_table(bench: dict[str, Any]) -> Table:

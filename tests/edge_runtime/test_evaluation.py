@@ -15,10 +15,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from orinspect_edge_runtime.bundle import Bundle
-from orinspect_edge_runtime.dataset import LabelledImage, read_dataset
+from orinspect_edge_runtime.dataset import read_dataset
 from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.evaluation import Evaluation, ScoredImage, evaluate, from_json, summarise
+from orinspect_edge_runtime.labelled import LabelledImage
 
 DETECTOR: Any = SimpleNamespace(
     recipe=SimpleNamespace(name="part", scorer="padim", precision="int8", threshold=1.0, false_alarm=0.05)
@@ -155,3 +156,37 @@ def test_a_real_detector(real_bundle: Path, pictures: Path, tiny_recipe: Callabl
     assert isinstance(result, Evaluation)
     assert result.auroc == 1.0
     assert dataclasses.replace(result, images=()) != result
+
+
+def test_figures_by_kind_and_intervals() -> None:
+    kinds = ("ok", "ok", "dent", "cut", "dent")
+    pairs = ((False, 0.0), (False, 2.0), (True, 1.5), (True, 3.0), (True, 0.5))
+    result = summarise(DETECTOR, scored(*pairs, kinds=kinds))
+    assert result.auroc_by_kind == {"dent": 0.5, "cut": 1.0}
+    assert result.localisation is None
+    for name, (low, high) in result.intervals.items():
+        assert low <= getattr(result, name) <= high
+
+
+def test_masks_give_pixel_metrics(
+    real_bundle: Path, pictures: Path, tiny_recipe: Callable[..., Any], tmp_path: Path
+) -> None:
+    from shutil import copytree
+
+    from PIL import Image
+
+    data, bundle = copytree(pictures, tmp_path / "data"), Bundle.open(copytree(real_bundle, tmp_path / "bundle"))
+    mask = np.zeros((40, 36), np.uint8)
+    mask[10:22, 12:24] = 255
+    (data / "ground_truth/blot").mkdir(parents=True)
+    for number in range(4):
+        Image.fromarray(mask).save(data / f"ground_truth/blot/{number:02d}_mask.png")
+    digest = bundle.manifest.files["graphs/patchcore-fp32.onnx"].sha256
+    bundle.add_recipe(tiny_recipe(graph_sha256=digest))
+    with Detector.load(bundle.path) as detector:
+        result = evaluate(detector, read_dataset(data))
+    assert result.localisation is not None
+    assert result.localisation.masked_images == 4  # the fifth defective image has none
+    assert result.localisation.pixel_auroc > 0.9
+    assert set(result.localisation.aupro_30_by_kind) == {"blot"}
+    assert from_json(json.loads(json.dumps(result.to_json()))) == result

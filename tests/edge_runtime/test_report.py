@@ -21,10 +21,11 @@ pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
 
 from orinspect_edge_runtime import report
 from orinspect_edge_runtime.bundle import Bundle
-from orinspect_edge_runtime.dataset import LabelledImage, read_dataset
+from orinspect_edge_runtime.dataset import read_dataset
 from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.evaluation import evaluate
+from orinspect_edge_runtime.labelled import LabelledImage
 from orinspect_edge_runtime.report import Page, Picture, Table
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&{{7*7}}{% raw %}"

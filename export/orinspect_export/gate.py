@@ -73,7 +73,7 @@ def pass_gate(
         return Agreement(**measured)
 
     naive = judged(())
-    if naive.within(budget, name):
+    if naive.within(budget):
         tell(1.0)
         return Gated(candidate.build(()), naive, naive, {}, 1)
     tell(0.1)
@@ -86,7 +86,7 @@ def pass_gate(
         lambda share: tell(0.1 + 0.5 * share),
         lambda layer, measure: remember(f"{name} effect of {layer}", measure),
     )
-    search = _Search(judged, lambda agreement: agreement.within(budget, name), list(effects))
+    search = _Search(judged, lambda agreement: agreement.within(budget), list(effects))
     count = search.fewest(lambda share: tell(0.6 + 0.4 * share))
     if count is None:
         raise CheckFailed(_over_budget(name, effects, search.closest))

@@ -39,12 +39,12 @@ def test_layers_are_kept_until_the_budget_is_met(resnet: EncoderGraph, frames: A
     judge = Judge(resnet.model, frames[16:])
     told: list[float] = []
     gated = pass_gate(candidate, resnet.model, judge, STRICT, frames[:16], told.append)
-    assert not gated.naive.within(STRICT, "int8"), "the case shows nothing"
-    assert gated.agreement.within(STRICT, "int8")
+    assert not gated.naive.within(STRICT), "the case shows nothing"
+    assert gated.agreement.within(STRICT)
     assert 0 < len(gated.kept) < len(quantiser.layers)
     assert list(gated.kept.values()) == sorted(gated.kept.values(), reverse=True)
     one_less = quantiser.build(list(gated.kept)[:-1])
-    assert not judge.agreement(one_less).within(STRICT, "int8")
+    assert not judge.agreement(one_less).within(STRICT)
     assert judge.agreement(gated.model) == gated.agreement
     assert told == sorted(told)
 
@@ -70,7 +70,7 @@ def test_an_overflow_of_half_precision_is_named_and_kept(resnet: EncoderGraph, f
     lowered = lower(planted, resnet, frames, "fp16")
     assert "half precision ends at 65504" in lowered.notes["fp16"]["warnings"][victim]
     exact = Judge(planted, frames[16:])
-    assert exact.agreement(lowered.models["fp16"]).within(STRICT, "fp16")
+    assert exact.agreement(lowered.models["fp16"]).within(STRICT)
 
 
 def test_the_search_halves() -> None:
@@ -90,4 +90,4 @@ def _search(tried: list[int], needed: int) -> Any:
         tried.append(len(kept))
         return Agreement(1.0 if len(kept) >= needed else 0.0, 0.0, 0.0, 1.0, 100)
 
-    return _Search(judged, lambda agreement: agreement.within(Budget(), "int8"), [str(index) for index in range(64)])
+    return _Search(judged, lambda agreement: agreement.within(Budget()), [str(index) for index in range(64)])

@@ -107,7 +107,7 @@ def score(
                 rows.append({"image": str(path), "error": str(frame)})
                 continue
             verdict = detector(frame)
-            row = {k: v for k, v in vars(verdict).items() if k != "anomaly_map"}
+            row = {k: v for k, v in vars(verdict).items() if k not in ("anomaly_map", "embedding")}
             rows.append({"image": str(path), **row})
             if not as_json:
                 word = "ANOMALOUS" if verdict.is_anomalous else "good"

@@ -36,6 +36,7 @@ class Verdict:
     is_anomalous: score > threshold. anomaly_map: float32 [height, width] at the model's size and on the score's scale,
     or None for scorers that judge the whole image. probability: share of good images that score lower.
     group: which kind of good image it was compared with. milliseconds: resize, graph and scoring of this frame.
+    embedding: float32 [E], for a drift monitor.
     """
 
     score: float
@@ -45,6 +46,7 @@ class Verdict:
     probability: float
     group: int
     milliseconds: float
+    embedding: NDArray[np.float32]
 
 
 class Detector:
@@ -139,6 +141,7 @@ class Detector:
             probability=self._probability(score),
             group=group,
             milliseconds=(time.perf_counter() - start) * 1e3,
+            embedding=outputs["embedding"][0].copy(),
         )
 
     def _score(self, outputs: dict[str, NDArray[np.float32]]) -> tuple[float, int, NDArray[np.float32] | None]:

@@ -7,7 +7,7 @@ memory bank scores its own images far too low.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orinspect_edge_runtime.appearance import appearance
 from orinspect_edge_runtime.backends import open_backend
 from orinspect_edge_runtime.bundle import Bundle
+from orinspect_edge_runtime.drift_reference import drift_arrays
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.features import Features, extract
 from orinspect_edge_runtime.groups import Groups, find_groups
@@ -69,9 +71,12 @@ def fit_recipe(
         bundle.read(spec.file), spec, name=options.backend, throughput=True, bundle=bundle.path
     ) as backend:
         backend.set_inputs(neutral_inputs(spec.head, bundle.manifest.encoder))
-        features = extract(backend, frames, bundle.manifest.preprocess)
+        looks: list[NDArray[np.float32]] = []
+        features = extract(backend, _looked_at(frames, looks), bundle.manifest.preprocess)
         description = backend.description
     fitted = fit_features(features, options, progress)
+    labels = fitted.groups.labels
+    drift = drift_arrays(features.embedding, np.stack(looks), labels, fitted.calibration, options.seed)
     return Recipe(
         name=name,
         scorer=options.scorer,
@@ -85,9 +90,16 @@ def fit_recipe(
         false_alarm_note=f"{fitted.threshold.note}; cross-fitted in {FOLDS} parts, so approximate",
         seed=options.seed,
         created_with=f"orinspect {version('orinspect')}",
-        arrays=fitted.arrays,
+        arrays=fitted.arrays | drift,
         calibration_scores=np.sort(fitted.calibration),
     )
+
+
+def _looked_at(frames: Iterable[Frame], looks: list[NDArray[np.float32]]) -> Iterator[Frame]:
+    """The frames as they come; their appearance is appended to `looks`."""
+    for frame in frames:
+        looks.append(appearance(frame.pixels))
+        yield frame
 
 
 def fit_features(features: Features, options: FitOptions, progress: Progress | None = None) -> Fitted:

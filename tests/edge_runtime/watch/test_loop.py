@@ -123,8 +123,10 @@ def test_the_service_from_ready_to_its_end(running: Running, bundle: Path, pictu
 def test_debounce_and_review(bundle: Path) -> None:
     judge = Judge(RecipeConfig(str(bundle)), VerdictConfig(review_band=0.2, debounce=2))
     with judge.detector:
+        none = np.zeros(0, np.float32)
         outcomes = [
-            judge.outcome(Verdict(score, 10.0, score > 10, None, 0.5, 0, 1.0)) for score in (7, 9, 11, 12, 13, 1, 11)
+            judge.outcome(Verdict(score, 10.0, score > 10, None, 0.5, 0, 1.0, none))
+            for score in (7, 9, 11, 12, 13, 1, 11)
         ]
     assert outcomes == ["accept", "review", "review", "reject", "reject", "accept", "review"]
 

@@ -1,0 +1,170 @@
+"""What a drift monitor must know of the good images a recipe was fitted on: a linear map and an alarm limit a part.
+
+Three parts, each a vector an image: its `scores` (one number: how high the score lies among unseen good ones), its
+`embedding` and its `appearance`. A part maps an image's vector to K coordinates, (x - mean[group]) @ axes, that have
+about mean 0 and variance 1 for good images of every group; a vector longer than `reach` is shortened to it, so that one
+defective piece moves the monitor no further than an odd good one. The limit is simulated: see `alarm_limit`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orinspect_edge_runtime.groups import members, standardisation
+from orinspect_edge_runtime.threshold import p_values
+
+Floats = NDArray[np.float32]
+Arrays = dict[str, NDArray[Any]]
+PARTS = ("scores", "embedding", "appearance")
+# Weight of the newest image in the running mean; the mean then has the variance of that of 2 / FORGETTING - 1 images.
+FORGETTING = 0.06
+# Images between two false alarms of the whole monitor, on average.
+RUN_LENGTH = 20_000
+MOST_AXES = 64
+# Fewer images say too little about the spread of a vector.
+FEWEST_IMAGES = 20
+IMAGES_AN_AXIS = 4
+FOLDS = 3
+CHAINS, STEPS = 2000, 400
+REACH = 0.9
+FURTHEST_SCORE = 2.5
+
+
+@dataclass(frozen=True)
+class Part:
+    """mean: float32 [G, D]. axes: float32 [D, K]. reach: length of the longest coordinates. limit: of the statistic."""
+
+    mean: Floats
+    axes: Floats
+    reach: float
+    limit: float
+
+    def coordinates(self, vectors: NDArray[Any], groups: NDArray[Any]) -> NDArray[np.float64]:
+        """Coordinates float64 [N, K] of vectors [N, D] of images of some groups [N]."""
+        return _shortened(((vectors - self.mean[groups]) @ self.axes).astype(np.float64), self.reach)
+
+    def arrays(self, name: str) -> Arrays:
+        """The part as arrays of a recipe."""
+        return {
+            f"drift_{name}_mean": self.mean,
+            f"drift_{name}_axes": self.axes,
+            f"drift_{name}_rule": np.array([self.reach, self.limit], np.float64),
+        }
+
+
+def read_part(arrays: Arrays, name: str) -> Part | None:
+    """The part of that name, or None in a recipe that has none (of few images, or of an earlier version)."""
+    if f"drift_{name}_rule" not in arrays:
+        return None
+    reach, limit = arrays[f"drift_{name}_rule"]
+    return Part(arrays[f"drift_{name}_mean"], arrays[f"drift_{name}_axes"], float(reach), float(limit))
+
+
+def drift_arrays(
+    embeddings: Floats,
+    appearances: Floats | None,
+    groups: NDArray[np.intp],
+    scores: NDArray[Any],
+    seed: int = 0,
+) -> Arrays:
+    """Arrays `drift_*` of a recipe, from its good images in the order they were taken; none for under FEWEST_IMAGES.
+
+    embeddings: float32 [N, E]. appearances: float32 [N, A], or None when the pictures are not at hand. scores: [N], by
+    models that had not seen the image.
+    """
+    if len(embeddings) < FEWEST_IMAGES:
+        return {}
+    arrays = scores_part(scores, groups, seed).arrays("scores")
+    arrays |= fit_part(embeddings, groups, seed).arrays("embedding")
+    if appearances is not None:
+        arrays |= fit_part(appearances, groups, seed).arrays("appearance")
+    return arrays
+
+
+def scores_part(scores: NDArray[Any], groups: NDArray[np.intp], seed: int = 0) -> Part:
+    """The part of the scores: their normal scores (see `normal_score`)."""
+    usual = np.array([[normal_score(p)] for p in p_values(scores, scores, ties="middle")])
+    mean = np.zeros((int(groups.max()) + 1, 1), np.float32)
+    fold = _folds(groups)
+    limit = alarm_limit([usual[fold == number] for number in range(FOLDS)], seed)
+    return Part(mean, np.ones((1, 1), np.float32), FURTHEST_SCORE, limit)
+
+
+def normal_score(p_value: float) -> float:
+    """A p-value as the value of a standard normal variable that is exceeded with that probability."""
+    return float(np.clip(-NormalDist().inv_cdf(min(max(p_value, 1e-9), 1 - 1e-9)), -FURTHEST_SCORE, FURTHEST_SCORE))
+
+
+def fit_part(vectors: Floats, groups: NDArray[np.intp], seed: int = 0) -> Part:
+    """Mean and axes of all images; reach and limit from images that the axes were not fitted on."""
+    fold, count, held = _folds(groups), int(groups.max()) + 1, []
+    for number in range(FOLDS):
+        out = fold == number
+        mean, axes = _map(vectors[~out], groups[~out], count)
+        held.append(((vectors[out] - mean[groups[out]]) @ axes).astype(np.float64))
+    reach = float(np.quantile(np.concatenate([np.linalg.norm(found, axis=1) for found in held]), REACH))
+    limit = alarm_limit([_shortened(found, reach) for found in held], seed)
+    return Part(*_map(vectors, groups, count), reach, limit)
+
+
+def _folds(groups: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Fold number of each image [N]: stretches of time, alike for every group."""
+    fold = np.zeros(len(groups), np.intp)
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        fold[rows] = np.arange(len(rows)) * FOLDS // len(rows)
+    return fold
+
+
+def _shortened(found: NDArray[np.float64], reach: float) -> NDArray[np.float64]:
+    """Rows [N, K], those longer than `reach` scaled to it."""
+    length = np.linalg.norm(found, axis=1, keepdims=True)
+    shortened: NDArray[np.float64] = found * np.minimum(1.0, reach / np.maximum(length, 1e-12))
+    return shortened
+
+
+def _map(vectors: Floats, groups: NDArray[np.intp], count: int) -> tuple[Floats, Floats]:
+    """Group means [G, D] and whitened leading axes [D, K] of what varies within the groups."""
+    mean = np.stack([vectors[members(groups, g)].mean(axis=0) for g in range(count)]).astype(np.float32)
+    within = vectors - mean[groups]
+    _, scale = standardisation(within)
+    _, spread, axes = np.linalg.svd(within * scale, full_matrices=False)
+    kept = max(1, min(MOST_AXES, len(vectors) // IMAGES_AN_AXIS, int((spread > 1e-3 * spread[0]).sum())))
+    deviation = np.maximum(spread[:kept] / np.sqrt(len(vectors)), 1e-9)
+    return mean, (scale[:, None] * axes[:kept].T / deviation).astype(np.float32)
+
+
+def statistic(running: NDArray[Any]) -> NDArray[np.float64]:
+    """MEWMA statistic [...] of running means [..., K] (Lowry et al. 1992, doi 10.1080/00401706.1992.10485232)."""
+    value: NDArray[np.float64] = np.einsum("...k,...k->...", running, running) * (2 - FORGETTING) / FORGETTING
+    return value
+
+
+def alarm_limit(stretches: list[NDArray[np.float64]], seed: int) -> float:
+    """The limit that good images pass once in PARTS x RUN_LENGTH images on average, by simulated runs.
+
+    stretches: coordinates [n, K] of successive good images, each stretch seen by a map of the others: what they differ
+    from each other is what a line does anyway. A run follows a stretch and now and then jumps to another place in it
+    (stationary bootstrap, Politis & Romano 1994, doi 10.1080/01621459.1994.10476870), so that neighbours stay as alike
+    as they were.
+    """
+    rng = np.random.default_rng([seed, 1])
+    warm_up, most = round(3 / FORGETTING), []
+    for stretch in (found for found in stretches if len(found)):
+        place = rng.integers(len(stretch), size=CHAINS // len(stretches))
+        running = np.zeros((len(place), stretch.shape[1]))
+        highest = np.zeros(len(place))
+        for step in range(warm_up + STEPS):
+            jumps = rng.random(len(place)) < FORGETTING
+            place = np.where(jumps, rng.integers(len(stretch), size=len(place)), place + 1) % len(stretch)
+            running += FORGETTING * (stretch[place] - running)
+            if step >= warm_up:
+                highest = np.maximum(highest, statistic(running))
+        most.append(highest)
+    alarmed = -np.expm1(-STEPS / (len(PARTS) * RUN_LENGTH))
+    return float(np.quantile(np.concatenate(most), 1 - alarmed))

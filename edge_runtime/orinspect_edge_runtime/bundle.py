@@ -3,7 +3,7 @@
     BUNDLE/manifest.json   see manifest.py
     BUNDLE/graphs/         one ONNX file a head and precision
     BUNDLE/golden.npz      inputs and outputs that every build must reproduce
-    BUNDLE/recipes/        one .npz a recipe, named NAME-DIGEST.npz
+    BUNDLE/recipes/        one .npz a recipe, named NAME-DIGEST.npz, and the versions before its edits
     BUNDLE/engines/        TensorRT engines of this device, not part of the manifest (each has a passport)
 
 Replacing manifest.json is the one step that publishes a change: whatever is interrupted before it did not happen.
@@ -15,7 +15,8 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -28,6 +29,8 @@ from orinspect_edge_runtime.recipe import Recipe
 
 MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
+# Of a recipe's earlier versions so much is kept: twenty and more with a small memory bank.
+UNDO_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,11 @@ class Bundle:
 
     def recipe(self, name: str | None = None) -> Recipe:
         """The recipe of that name; without a name the only one. Raises RecipeError naming what there is."""
+        file = self.recipe_file(name)
+        return recipes.from_bytes(self.read(file), str(self.path / file))
+
+    def recipe_file(self, name: str | None = None) -> str:
+        """The file of a recipe, a key of manifest.files. Raises RecipeError naming what there is."""
         have = self.manifest.recipes
         if name is None:
             if len(have) != 1:
@@ -79,24 +87,75 @@ class Bundle:
             name = next(iter(have))
         if name not in have:
             raise RecipeError(f"{self.path} has no recipe {name!r} (it has: {', '.join(have) or 'none'})")
-        return recipes.from_bytes(self.read(have[name]), str(self.path / have[name]))
+        return have[name]
+
+    def now(self) -> Bundle:
+        """The bundle as its manifest is at this moment; its files are verified when they are read."""
+        return Bundle(self.path, _read_manifest(self.path))
 
     def add_recipe(self, recipe: Recipe) -> Bundle:
-        """Store a recipe, replacing one of the same name, and return the bundle as it is then."""
+        """Store a recipe, replacing one of the same name and its history; return the bundle as it is then."""
+        with _locked(self.path):
+            return self.now()._publish(recipe)
+
+    def change_recipe(self, name: str | None, change: Callable[[Bundle, Recipe, str], Recipe]) -> Bundle:
+        """Replace a recipe by `change(bundle, recipe, its file)`, while no other process can write.
+
+        The versions that the recipe's edits name are kept for undo, the newest UNDO_BYTES of them.
+        """
+        with _locked(self.path):
+            now = self.now()
+            return now._publish(change(now, now.recipe(name), now.recipe_file(name)))
+
+    def remove_recipe(self, name: str) -> Bundle:
+        """Remove a recipe and its history. Raises RecipeError naming what there is."""
+        with _locked(self.path):
+            now = self.now()
+            file = now.recipe_file(name)
+            others = {n: f for n, f in now.manifest.recipes.items() if n != name}
+            return now._replace_manifest(now._versions(name) | {file}, {}, others)
+
+    def _publish(self, recipe: Recipe) -> Bundle:
         content = recipes.to_bytes(recipe)
         digest = hashlib.sha256(content).hexdigest()
         name = f"recipes/{recipe.name}-{digest[:12]}.npz"
-        with _locked(self.path):
-            now = _read_manifest(self.path)
-            old = now.recipes.get(recipe.name)
-            files = {n: e for n, e in now.files.items() if n != old} | {name: FileEntry(digest, len(content))}
-            new = dataclasses.replace(now, files=files, recipes=now.recipes | {recipe.name: name})
-            file, replaced = _inside(self.path, name), None if old in (None, name) else _inside(self.path, str(old))
-            durable.write_bytes(file, content)
-            durable.write_bytes(self.path / MANIFEST, manifests.to_bytes(new))
-            if replaced is not None:
-                replaced.unlink(missing_ok=True)
-        return Bundle(self.path, new)
+        old = {self.manifest.recipes[recipe.name]} if recipe.name in self.manifest.recipes else set()
+        gone = (self._versions(recipe.name) | old) - self._kept(recipe) - {name}
+        file = _inside(self.path, name)
+        for other in gone:
+            _inside(self.path, other)
+        durable.write_bytes(file, content)
+        return self._replace_manifest(
+            gone, {name: FileEntry(digest, len(content))}, self.manifest.recipes | {recipe.name: name}
+        )
+
+    def _replace_manifest(self, gone: set[str], new: dict[str, FileEntry], listed: dict[str, str]) -> Bundle:
+        """The step that publishes; only then the files that are not listed any more are removed."""
+        files = {name: entry for name, entry in self.manifest.files.items() if name not in gone} | new
+        manifest = dataclasses.replace(self.manifest, files=files, recipes=listed)
+        paths = [_inside(self.path, name) for name in gone]
+        durable.write_bytes(self.path / MANIFEST, manifests.to_bytes(manifest))
+        for path in paths:
+            path.unlink(missing_ok=True)
+        return Bundle(self.path, manifest)
+
+    def _versions(self, recipe: str) -> set[str]:
+        """All files of a recipe, the ones kept for undo as well."""
+        pattern = re.compile(rf"recipes/{re.escape(recipe)}-[0-9a-f]{{12}}\.npz")
+        return {name for name in self.manifest.files if pattern.fullmatch(name)}
+
+    def _kept(self, recipe: Recipe) -> set[str]:
+        """The files that undo goes back to, the last one in any case."""
+        kept: list[str] = []
+        size = 0
+        for edit in reversed(recipes.in_force(recipe.edits)):
+            if edit.before not in self.manifest.files:
+                break
+            size += self.manifest.files[edit.before].bytes
+            if kept and size > UNDO_BYTES:
+                break
+            kept.append(edit.before)
+        return set(kept)
 
 
 def _read_manifest(folder: Path) -> Manifest:

@@ -7,12 +7,14 @@ with Detector.load("bundle") as detector:
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +25,12 @@ from orinspect_edge_runtime.errors import CheckFailed, RecipeError
 from orinspect_edge_runtime.features import Features, assign_groups, score_features
 from orinspect_edge_runtime.golden import compare, read_golden
 from orinspect_edge_runtime.heads import head_inputs, neutral_inputs
+from orinspect_edge_runtime.manifest import GraphSpec
 from orinspect_edge_runtime.preprocess import Frame, fit_to_model, frame_of_array, read_frame
 from orinspect_edge_runtime.recipe import Recipe
-from orinspect_edge_runtime.scorers import SCORERS
+from orinspect_edge_runtime.scorers import SCORERS, Scorer
+
+Image: TypeAlias = Frame | NDArray[Any] | Path | str
 
 
 @dataclass(frozen=True)
@@ -49,15 +54,29 @@ class Verdict:
     embedding: NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class _Ready:
+    """A recipe whose arrays are resident. inputs: what its backend's `run` takes, None for those of `set_inputs`."""
+
+    recipe: Recipe
+    file: str
+    backend: Backend
+    inputs: Any
+
+
 class Detector:
-    """A bundle with one recipe, ready to score. Load it with `Detector.load`; `concurrency` threads may use it at once."""
+    """A bundle with its recipes ready to score. Load it with `Detector.load`; `concurrency` threads may use it at once.
+
+    Every call judges by one recipe from its beginning to its end, whatever `use` is told by another thread meanwhile.
+    """
 
     def __init__(self, bundle: Bundle, recipe: Recipe, backend: Backend) -> None:
         self.bundle = bundle
-        self.recipe = recipe
-        self._backend = backend
-        self._scorer = SCORERS[recipe.scorer]
         self._preprocess = bundle.manifest.preprocess
+        self._opening: dict[str, Any] = {}
+        self._backends = {(recipe.precision, SCORERS[recipe.scorer].head): backend}
+        self._active = _Ready(recipe, bundle.manifest.recipes.get(recipe.name, ""), backend, None)
+        self._ready = {recipe.name: self._active}
 
     @classmethod
     def load(
@@ -65,34 +84,88 @@ class Detector:
         path: Path | str | Bundle,
         recipe: str | None = None,
         *,
+        recipes: Iterable[str] = (),
         backend: str = "auto",
         threads: int = 0,
         throughput: bool = False,
     ) -> Detector:
         """Open a bundle with a recipe (by name; none needed when there is one). The options are those of `open_backend`.
 
-        Raises BundleError or RecipeError: damaged, missing, or a recipe fitted through another graph.
+        recipes: further ones to make ready for `use`. Raises BundleError or RecipeError: damaged, missing, or a recipe
+        fitted through another graph.
         """
         bundle = path if isinstance(path, Bundle) else Bundle.open(path)
         chosen = bundle.recipe(recipe)
-        if chosen.scorer not in SCORERS:
-            raise RecipeError(f"recipe {chosen.name!r} uses the scorer {chosen.scorer!r}: upgrade orinspect")
-        head = SCORERS[chosen.scorer].head
-        spec = bundle.manifest.graph(chosen.precision, head)
-        if bundle.manifest.files[spec.file].sha256 != chosen.graph_sha256:
+        opening = {"name": backend, "threads": threads, "throughput": throughput, "bundle": bundle.path}
+        opened = _open(bundle, chosen, opening)
+        detector = cls(bundle, chosen, opened)
+        detector._opening = opening
+        try:
+            opened.set_inputs(_resident(chosen, bundle))
+            for name in recipes:
+                detector.prepare(name)
+        except BaseException:
+            detector.close()
+            raise
+        return detector
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe in use."""
+        return self._active.recipe
+
+    @property
+    def ready(self) -> tuple[str, ...]:
+        """Names of the recipes that `use` can switch to."""
+        return tuple(self._ready)
+
+    def prepare(self, name: str) -> None:
+        """Make a recipe ready for `use`: its arrays become resident, and its graph is opened if none of its kind is.
+
+        Takes the recipe as the bundle lists it, so this also takes over an edit. Not while it judges in other threads.
+        """
+        chosen, old = self.bundle.recipe(name), self._ready.get(name)
+        key = (chosen.precision, _scorer(chosen).head)
+        if key not in self._backends:
+            self._backends[key] = _open(self.bundle, chosen, self._opening)
+        backend = self._backends[key]
+        _check_graph(self.bundle, chosen)
+        inputs = backend.prepare(_resident(chosen, self.bundle))
+        self._ready[name] = _Ready(chosen, self.bundle.recipe_file(name), backend, inputs)
+        if old is not None:
+            if self._active is old:
+                self._active = self._ready[name]
+            if old.inputs is not None:
+                old.backend.release(old.inputs)
+
+    def use(self, name: str) -> None:
+        """Judge by another recipe from the next call on. It must be ready: then this is instant.
+
+        Raises RecipeError naming the recipes that are.
+        """
+        if name not in self._ready:
+            known = ", ".join(self._ready)
             raise RecipeError(
-                f"recipe {chosen.name!r} was fitted through another {chosen.precision} graph; fit it again"
+                f"recipe {name!r} is not ready (ready: {known}): name it in load(recipes=[...]) or prepare it"
             )
-        opened = open_backend(
-            bundle.read(spec.file), spec, name=backend, threads=threads, throughput=throughput, bundle=bundle.path
-        )
-        opened.set_inputs(_resident(chosen, bundle, head))
-        return cls(bundle, chosen, opened)
+        self._active = self._ready[name]
+
+    def refresh(self) -> tuple[str, ...]:
+        """Take over what was published since: recipes that were edited or fitted again. Returns their names.
+
+        Not while it judges in other threads. A recipe that was removed stays in use here.
+        """
+        self.bundle = self.bundle.now()
+        listed = self.bundle.manifest.recipes
+        changed = tuple(name for name, ready in self._ready.items() if listed.get(name, ready.file) != ready.file)
+        for name in changed:
+            self.prepare(name)
+        return changed
 
     @property
     def description(self) -> str:
         """What runs: library, device and precision, in words."""
-        return f"{self.recipe.precision} on {self._backend.description}"
+        return f"{self.recipe.precision} on {self._active.backend.description}"
 
     @property
     def fitted_elsewhere(self) -> str | None:
@@ -100,7 +173,7 @@ class Detector:
 
         Their numbers differ in the last digits, in int8 in more than those, and so may the rate of false alarms.
         """
-        fitted, runs = self.recipe.backend.split(" ")[0], self._backend.description.split(" ")[0]
+        fitted, runs = self.recipe.backend.split(" ")[0], self._active.backend.description.split(" ")[0]
         if fitted == runs:
             return None
         return f"recipe {self.recipe.name!r} was fitted on {fitted} and runs on {runs}: fit it here to keep its promise"
@@ -108,73 +181,77 @@ class Detector:
     @property
     def concurrency(self) -> int:
         """Calls from several threads that are worth having under way at once."""
-        return self._backend.concurrency
+        return self._active.backend.concurrency
 
-    def __call__(self, image: Frame | NDArray[Any] | Path | str) -> Verdict:
+    def __call__(self, image: Image) -> Verdict:
         """Verdict on a frame, a uint8 array ([h, w] or RGB [h, w, 3]) or an image file."""
-        if isinstance(image, Frame):
-            return self._judge(image)
-        if isinstance(image, np.ndarray):
-            return self._judge(frame_of_array(image))
-        return self._judge(read_frame(Path(image), self._preprocess))
+        frame, start, ready = self.frame(image), time.perf_counter(), self._active
+        return self._verdict(ready, self._run(ready, frame), frame.source, start)
 
-    def _judge(self, frame: Frame) -> Verdict:
-        start = time.perf_counter()
-        outputs = self._backend.run(fit_to_model(frame.pixels, self._preprocess)[None])
-        return self.verdict(outputs, frame.source, start)
+    def frame(self, image: Image) -> Frame:
+        """The image as the frame it is judged as."""
+        if isinstance(image, Frame):
+            return image
+        if isinstance(image, np.ndarray):
+            return frame_of_array(image)
+        return read_frame(Path(image), self._preprocess)
+
+    def features(self, image: Image) -> Features:
+        """Features of one image through the graph of the recipe in use: embedding [1, E] and patches [1, P, D]."""
+        outputs = self._run(self._active, self.frame(image))
+        return Features(outputs["embedding"].copy(), outputs["patches"].copy())
+
+    def _run(self, ready: _Ready, frame: Frame) -> dict[str, NDArray[np.float32]]:
+        return ready.backend.run(fit_to_model(frame.pixels, self._preprocess)[None], ready.inputs)
 
     def verdict(self, outputs: dict[str, NDArray[np.float32]], source: str, start: float | None = None) -> Verdict:
         """Verdict on the first frame of a graph's outputs. start: when its work began, seconds of time.perf_counter.
 
         Raises CheckFailed when the score is no number.
         """
-        start = time.perf_counter() if start is None else start
-        score, group, anomaly_map = self._score(outputs)
+        return self._verdict(self._active, outputs, source, time.perf_counter() if start is None else start)
+
+    def _verdict(self, ready: _Ready, outputs: dict[str, NDArray[np.float32]], source: str, start: float) -> Verdict:
+        score, group, anomaly_map = _score(ready.recipe, outputs)
         if not math.isfinite(score):
             # Compared with a threshold it would pass for a good part.
             raise CheckFailed(f"{source}: {self.description} gave no number as its score; use another precision")
         return Verdict(
             score=score,
-            threshold=self.recipe.threshold,
-            is_anomalous=score > self.recipe.threshold,
+            threshold=ready.recipe.threshold,
+            is_anomalous=score > ready.recipe.threshold,
             anomaly_map=anomaly_map,
-            probability=self._probability(score),
+            probability=_probability(ready.recipe, score),
             group=group,
             milliseconds=(time.perf_counter() - start) * 1e3,
             embedding=outputs["embedding"][0].copy(),
         )
 
-    def _score(self, outputs: dict[str, NDArray[np.float32]]) -> tuple[float, int, NDArray[np.float32] | None]:
-        """Score, group and map of the first frame: from the graph, or here for scorers of the whole image."""
-        features = Features(outputs["embedding"][:1], outputs["patches"][:1])
-        if self._scorer.has_map:
-            group = assign_groups(self.recipe.arrays, features.embedding)
-            return float(outputs["score"][0]), int(group[0]), outputs["anomaly_map"][0].copy()
-        scores, group = score_features(self._scorer, self.recipe.arrays, features)
-        return float(scores[0]), int(group[0]), None
-
-    def _probability(self, score: float) -> float:
-        """Share of the unseen good images that score lower, with the conformal correction (n + 1)."""
-        known = self.recipe.calibration_scores
-        return float(np.searchsorted(known, score, side="left") / (len(known) + 1))
-
     def require_golden(self) -> None:
-        """Replay golden on the very backend that judges. Raises CheckFailed when it does not reproduce it."""
-        head = self._scorer.head
-        spec = self.bundle.manifest.graph(self.recipe.precision, head)
-        try:
-            replay = compare(self._backend, spec, read_golden(self.bundle))
-        finally:
-            self._backend.set_inputs(_resident(self.recipe, self.bundle, head))
-        if not replay.passed:
-            raise CheckFailed(
-                f"{self.description} does not reproduce golden (least cosine {replay.least_cosine:.5f}): "
-                "run  orinspect check  and build or copy the bundle again"
-            )
+        """Replay golden on the very backends that judge. Raises CheckFailed when one does not reproduce it."""
+        for (precision, head), backend in self._backends.items():
+            spec = self.bundle.manifest.graph(precision, head)
+            try:
+                replay = compare(backend, spec, read_golden(self.bundle))
+            finally:
+                self._restore(backend)
+            if not replay.passed:
+                raise CheckFailed(
+                    f"{precision} on {backend.description} does not reproduce golden (least cosine "
+                    f"{replay.least_cosine:.5f}): run  orinspect check  and build or copy the bundle again"
+                )
+
+    def _restore(self, backend: Backend) -> None:
+        """Set a backend's inputs again, if a recipe uses them."""
+        for ready in self._ready.values():
+            if ready.backend is backend and ready.inputs is None:
+                backend.set_inputs(_resident(ready.recipe, self.bundle))
 
     def close(self) -> None:
-        """Free the backend."""
-        self._backend.close()
+        """Free the backends."""
+        with contextlib.ExitStack() as stack:
+            for backend in self._backends.values():
+                stack.callback(backend.close)
 
     def __enter__(self: T) -> T:
         return self
@@ -185,12 +262,47 @@ class Detector:
         self.close()
 
 
-def _resident(recipe: Recipe, bundle: Bundle, head: str) -> dict[str, NDArray[Any]]:
+def _score(recipe: Recipe, outputs: dict[str, NDArray[np.float32]]) -> tuple[float, int, NDArray[np.float32] | None]:
+    """Score, group and map of the first frame: from the graph, or here for scorers of the whole image."""
+    features, scorer = Features(outputs["embedding"][:1], outputs["patches"][:1]), SCORERS[recipe.scorer]
+    if scorer.has_map:
+        group = assign_groups(recipe.arrays, features.embedding)
+        return float(outputs["score"][0]), int(group[0]), outputs["anomaly_map"][0].copy()
+    scores, group = score_features(scorer, recipe.arrays, features)
+    return float(scores[0]), int(group[0]), None
+
+
+def _probability(recipe: Recipe, score: float) -> float:
+    """Share of the unseen good images that score lower, with the conformal correction (n + 1)."""
+    known = recipe.calibration_scores
+    return float(np.searchsorted(known, score, side="left") / (len(known) + 1))
+
+
+def _scorer(recipe: Recipe) -> Scorer:
+    if recipe.scorer not in SCORERS:
+        raise RecipeError(f"recipe {recipe.name!r} uses the scorer {recipe.scorer!r}: upgrade orinspect")
+    return SCORERS[recipe.scorer]
+
+
+def _check_graph(bundle: Bundle, recipe: Recipe) -> GraphSpec:
+    """The graph of a recipe. Raises RecipeError when it was fitted through another one."""
+    spec = bundle.manifest.graph(recipe.precision, _scorer(recipe).head)
+    if bundle.manifest.files[spec.file].sha256 != recipe.graph_sha256:
+        raise RecipeError(f"recipe {recipe.name!r} was fitted through another {recipe.precision} graph; fit it again")
+    return spec
+
+
+def _open(bundle: Bundle, recipe: Recipe, opening: dict[str, Any]) -> Backend:
+    spec = _check_graph(bundle, recipe)
+    return open_backend(bundle.read(spec.file), spec, **opening)
+
+
+def _resident(recipe: Recipe, bundle: Bundle) -> dict[str, NDArray[Any]]:
     """The graph's inputs out of a recipe; scorers of the whole image leave the head's own ones neutral."""
-    encoder = bundle.manifest.encoder
-    if not SCORERS[recipe.scorer].has_map:
-        return dict(neutral_inputs(head, encoder))
-    missing = [spec.name for spec in head_inputs(head, encoder) if spec.name not in recipe.arrays]
+    encoder, scorer = bundle.manifest.encoder, _scorer(recipe)
+    if not scorer.has_map:
+        return dict(neutral_inputs(scorer.head, encoder))
+    missing = [spec.name for spec in head_inputs(scorer.head, encoder) if spec.name not in recipe.arrays]
     if missing:
         raise RecipeError(f"recipe {recipe.name!r} lacks {', '.join(missing)}; fit it again")
-    return {spec.name: recipe.arrays[spec.name] for spec in head_inputs(head, encoder)}
+    return {spec.name: recipe.arrays[spec.name] for spec in head_inputs(scorer.head, encoder)}

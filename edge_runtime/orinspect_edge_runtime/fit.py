@@ -8,7 +8,7 @@ memory bank scores its own images far too low.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -71,8 +71,8 @@ def fit_recipe(
         bundle.read(spec.file), spec, name=options.backend, throughput=True, bundle=bundle.path
     ) as backend:
         backend.set_inputs(neutral_inputs(spec.head, bundle.manifest.encoder))
-        looks: list[NDArray[np.float32]] = []
-        features = extract(backend, _looked_at(frames, looks), bundle.manifest.preprocess)
+        names, looks = list[str](), list[Floats]()
+        features = extract(backend, _noted(frames, names, looks), bundle.manifest.preprocess)
         description = backend.description
     fitted = fit_features(features, options, progress)
     labels = fitted.groups.labels
@@ -87,17 +87,20 @@ def fit_recipe(
         group_sizes=tuple(int(n) for n in np.bincount(fitted.groups.labels, minlength=fitted.groups.count)),
         threshold=fitted.threshold.value,
         false_alarm=options.false_alarm,
-        false_alarm_note=f"{fitted.threshold.note}; cross-fitted in {FOLDS} parts, so approximate",
+        false_alarm_note=fitted.threshold.note,
         seed=options.seed,
         created_with=f"orinspect {version('orinspect')}",
         arrays=fitted.arrays | drift,
         calibration_scores=np.sort(fitted.calibration),
+        images=tuple(names),
+        calibration_images=np.argsort(fitted.calibration, kind="stable").astype(np.int32),
     )
 
 
-def _looked_at(frames: Iterable[Frame], looks: list[NDArray[np.float32]]) -> Iterator[Frame]:
-    """The frames as they come; their appearance is appended to `looks`."""
+def _noted(frames: Iterable[Frame], names: list[str], looks: list[Floats]) -> Iterator[Frame]:
+    """The frames as they come; their names and appearances are appended to the lists."""
     for frame in frames:
+        names.append(frame.source)
         looks.append(appearance(frame.pixels))
         yield frame
 
@@ -115,7 +118,13 @@ def fit_features(features: Features, options: FitOptions, progress: Progress | N
     arrays = _fit(scorer, features, groups.labels, groups.count, options.seed)
     arrays |= groups.head_arrays() | {"score_offset": offset, "score_scale": scale}
     tell(1.0)
-    return Fitted(arrays, groups, calibration, conformal_threshold(calibration, options.false_alarm))
+    return Fitted(arrays, groups, calibration, calibrated(calibration, options.false_alarm))
+
+
+def calibrated(scores: Floats, false_alarm: float) -> Threshold:
+    """The threshold of a recipe on its cross-fitted scores [n]; its note says what that leaves uncertain."""
+    threshold = conformal_threshold(scores, false_alarm)
+    return replace(threshold, note=f"{threshold.note}; cross-fitted in {FOLDS} parts, so approximate")
 
 
 def _fit(

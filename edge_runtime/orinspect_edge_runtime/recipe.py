@@ -1,6 +1,7 @@
 """A recipe: everything that turns an encoder into the inspector of one product.
 
-Stored as one .npz file: the arrays, and the other fields as JSON text in the entry `recipe`. No pickle.
+Stored as one .npz file: the arrays, and the other fields as JSON text in the entry `recipe`. No pickle. Format 2 added
+the images' names, whose calibration score is whose, and the edits; a file of format 1 is read with names made up.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import dataclasses
 import io
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,35 @@ from numpy.typing import NDArray
 from orinspect_edge_runtime.errors import InputError, RecipeError
 
 Arrays = dict[str, NDArray[Any]]
+FORMAT = 2
 _FIELDS = "recipe"
+# Entries of the file that are no arrays of the scorer or the head, by the field's name.
+_OWN_ARRAYS = {"calibration_scores": "calibration", "calibration_images": "calibration_images"}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change of a recipe since it was fitted (see recipe_edit.py).
+
+    number: 1, 2, ... kind: `add`, `forget` or `undo`. image: its name in Recipe.images; of an undo, that of what it took
+    back. at: UTC, ISO 8601. note: the user's words. score_before, score_after: of an added image. message: what
+    happened, and what did not, in a sentence. before: the bundle's file of the recipe as it was, for undo.
+    """
+
+    number: int
+    kind: str
+    image: str
+    at: str
+    note: str
+    rows_added: int
+    rows_removed: int
+    score_before: float | None
+    score_after: float | None
+    threshold_before: float
+    threshold_after: float
+    message: str
+    before: str
 
 
 @dataclass(frozen=True)
@@ -31,6 +59,9 @@ class Recipe:
     it is anomalous. false_alarm: share of good images promised to be above it at most; false_alarm_note: how far the
     number of good images carries that promise. arrays: the head's graph inputs and the scorer's own arrays.
     calibration_scores: float32 [n], sorted normalised scores of good images that the model had not seen.
+    images: name of every good image; rows of the arrays say by its number here where they come from. A forgotten one is
+    an empty text. calibration_images: int32 [n], number of the image of each calibration score; empty when not known.
+    edits: what was changed since the fit, oldest first.
     """
 
     name: str
@@ -47,6 +78,9 @@ class Recipe:
     created_with: str
     arrays: Arrays
     calibration_scores: NDArray[np.float32]
+    images: tuple[str, ...] = ()
+    calibration_images: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    edits: tuple[Edit, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -59,33 +93,71 @@ def check_name(name: str) -> str:
     return name
 
 
+def in_force(edits: tuple[Edit, ...]) -> tuple[Edit, ...]:
+    """The edits that no undo has taken back, oldest first."""
+    stack: list[Edit] = []
+    for edit in edits:
+        if edit.kind != "undo":
+            stack.append(edit)
+        elif stack:
+            stack.pop()
+    return tuple(stack)
+
+
 def to_bytes(recipe: Recipe) -> bytes:
     """The .npz file of a recipe."""
     fields = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
-    arrays, calibration = fields.pop("arrays"), fields.pop("calibration_scores")
-    text = json.dumps(fields | {"arrays": sorted(arrays)}, sort_keys=True, allow_nan=False)
+    arrays, own = fields.pop("arrays"), {entry: fields.pop(name) for name, entry in _OWN_ARRAYS.items()}
+    fields |= {"arrays": sorted(arrays), "edits": [vars(edit) for edit in recipe.edits], "format": FORMAT}
+    text = json.dumps(fields, sort_keys=True, allow_nan=False)
     file = io.BytesIO()
     entries: dict[str, Any] = {f"array.{name}": array for name, array in arrays.items()}
     if any(array.dtype.hasobject for array in entries.values()):
         raise RecipeError(f"recipe {recipe.name!r} holds an array of Python objects, which only pickle could store")
-    entries |= {_FIELDS: np.frombuffer(text.encode(), np.uint8), "calibration": calibration}
+    entries |= {_FIELDS: np.frombuffer(text.encode(), np.uint8)} | own
     np.savez(file, **entries)
     return file.getvalue()
 
 
 def from_bytes(content: bytes, where: str) -> Recipe:
-    """Read a recipe's .npz file. Raises RecipeError when it is damaged or not a recipe."""
+    """Read a recipe's .npz file. Raises RecipeError when it is damaged, not a recipe, or of a newer format."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as entries:
             fields = json.loads(bytes(entries[_FIELDS]))
-            # Each array is under a checksum, but one damaged byte in a zip file's directory can hide an entry.
-            names = [name[len("array.") :] for name in entries.files if name.startswith("array.")]
-            if sorted(names) != fields["arrays"]:
-                raise ValueError("an array is missing")
-            fields["group_sizes"] = tuple(fields["group_sizes"])
-            fields["calibration_scores"] = entries["calibration"]
-            fields["arrays"] = {name: entries[f"array.{name}"] for name in names}
-        return Recipe(**fields)
+            version = fields.pop("format", 1)
+            if version <= FORMAT:
+                return Recipe(**_of_entries(fields, entries, version))
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RecipeError(f"{where}: damaged or not a recipe ({reason}); fit it again") from error
+    raise RecipeError(f"{where}: a recipe of format {version}, this orinspect reads up to {FORMAT}: upgrade orinspect")
+
+
+def _of_entries(fields: dict[str, Any], entries: Any, version: int) -> dict[str, Any]:
+    """The fields of a Recipe out of its JSON text and the file's entries."""
+    # Each array is under a checksum, but one damaged byte in a zip file's directory can hide an entry.
+    names = [name[len("array.") :] for name in entries.files if name.startswith("array.")]
+    if sorted(names) != fields["arrays"]:
+        raise ValueError("an array is missing")
+    if version == 1:
+        fields |= _made_up(fields)
+    else:
+        fields["calibration_images"] = entries["calibration_images"]
+    fields["calibration_scores"] = entries["calibration"]
+    fields["arrays"] = {name: entries[f"array.{name}"] for name in names}
+    fields["edits"] = tuple(Edit(**edit) for edit in fields["edits"])
+    fields |= {name: tuple(fields[name]) for name in ("group_sizes", "images")}
+    if set(fields) != {f.name for f in dataclasses.fields(Recipe)}:
+        raise ValueError("a field is missing or unknown")
+    return fields
+
+
+def _made_up(fields: dict[str, Any]) -> dict[str, Any]:
+    """What format 1 did not store."""
+    if {"images", "edits"} & set(fields):
+        raise ValueError("a field that format 1 does not have")
+    return {
+        "images": [f"image {number}" for number in range(fields["good_images"])],
+        "edits": [],
+        "calibration_images": np.zeros(0, np.int32),
+    }

@@ -9,6 +9,7 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from orinspect_edge_runtime.errors import InputError, RecipeError
-from orinspect_edge_runtime.recipe import Recipe, check_name, from_bytes, to_bytes
+from orinspect_edge_runtime.recipe import Edit, Recipe, check_name, from_bytes, in_force, to_bytes
 
 TEXT = st.text(max_size=12)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -29,6 +30,22 @@ ARRAYS = st.dictionaries(
         arrays_of.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
     ),
     max_size=4,
+)
+EDITS = st.builds(
+    Edit,
+    number=st.integers(1, 99),
+    kind=st.sampled_from(["add", "forget", "undo"]),
+    image=TEXT,
+    at=TEXT,
+    note=TEXT,
+    rows_added=st.integers(0, 99),
+    rows_removed=st.integers(0, 99),
+    score_before=st.none() | FINITE,
+    score_after=st.none() | FINITE,
+    threshold_before=FINITE,
+    threshold_after=FINITE,
+    message=TEXT,
+    before=TEXT,
 )
 RECIPES = st.builds(
     Recipe,
@@ -46,16 +63,21 @@ RECIPES = st.builds(
     created_with=TEXT,
     arrays=ARRAYS,
     calibration_scores=arrays_of.arrays(np.float32, st.integers(0, 5), elements=st.floats(width=32)),
+    images=st.lists(TEXT, max_size=3).map(tuple),
+    calibration_images=arrays_of.arrays(np.int32, st.integers(0, 5)),
+    edits=st.lists(EDITS, max_size=3).map(tuple),
 )
 
 
 def assert_equal(a: Recipe, b: Recipe) -> None:
     """Every field, arrays with their types and bytes (so that NaN equals itself)."""
     for field in dataclasses.fields(Recipe):
-        if field.name not in ("arrays", "calibration_scores"):
+        if field.name not in ("arrays", "calibration_scores", "calibration_images"):
             assert getattr(a, field.name) == getattr(b, field.name), field.name
     assert set(a.arrays) == set(b.arrays)
-    pairs = [(a.arrays[name], b.arrays[name]) for name in a.arrays] + [(a.calibration_scores, b.calibration_scores)]
+    pairs = [(a.arrays[name], b.arrays[name]) for name in a.arrays] + [
+        (getattr(a, name), getattr(b, name)) for name in ("calibration_scores", "calibration_images")
+    ]
     for x, y in pairs:
         assert (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes())
 
@@ -209,3 +231,27 @@ def test_bad_names(small: Recipe, tiny_recipe: Callable[..., Recipe], name: str)
 def test_a_threshold_that_is_no_number_is_not_written(tiny_recipe: Callable[..., Recipe], threshold: float) -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         to_bytes(tiny_recipe(threshold=threshold))
+
+
+def test_a_recipe_of_format_1_is_read() -> None:
+    """Written by the release before names of images and edits were kept."""
+    old = from_bytes((Path(__file__).parents[1] / "data/recipes/format-1.npz").read_bytes(), "old")
+    assert (old.name, old.good_images, old.threshold) == ("old", 2, 1.5)
+    assert old.images == ("image 0", "image 1")
+    assert old.edits == () and len(old.calibration_images) == 0
+    assert old.arrays["bank"].shape == (5, 32)
+    assert_equal(from_bytes(to_bytes(old), "x"), old)
+
+
+def test_a_newer_format_asks_for_an_upgrade(small: Recipe) -> None:
+    with pytest.raises(RecipeError, match="format 3, this orinspect reads up to 2: upgrade orinspect"):
+        from_bytes(with_fields(small, format=3), "x")
+
+
+def test_undo_takes_back_the_last_edit_that_stands() -> None:
+    def log(kinds: str) -> tuple[Edit, ...]:
+        names = {"a": "add", "f": "forget", "u": "undo"}
+        return tuple(Edit(n, names[k], "", "", "", 0, 0, None, None, 0, 0, "", "") for n, k in enumerate(kinds, 1))
+
+    for kinds, standing in (("", []), ("af", [1, 2]), ("afu", [1]), ("afuu", []), ("aufa", [3, 4]), ("afuauu", [])):
+        assert [edit.number for edit in in_force(log(kinds))] == standing, kinds

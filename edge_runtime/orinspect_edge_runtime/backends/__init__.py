@@ -32,8 +32,17 @@ class Backend(Protocol):
     def set_inputs(self, arrays: Arrays) -> None:
         """Make a recipe's arrays resident (heads.py names them). Raises RecipeError when they do not fit the graph."""
 
-    def run(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Outputs by name (heads.py) for uint8 frames [batch, height, width, 3]."""
+    def prepare(self, arrays: Arrays) -> Any:
+        """Make another recipe's arrays resident beside those of `set_inputs`; give what this returns to `run`."""
+
+    def release(self, prepared: Any) -> None:
+        """Free what `prepare` returned; no call may be under way with it."""
+
+    def run(self, frames: NDArray[np.uint8], prepared: Any = None) -> dict[str, NDArray[np.float32]]:
+        """Outputs by name (heads.py) for uint8 frames [batch, height, width, 3].
+
+        prepared: the recipe to use for this call, None for the one of `set_inputs`.
+        """
 
     def close(self) -> None:
         """Free everything; the backend cannot be used afterwards."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,9 +87,18 @@ class Resident:
         self._buffers: dict[str, DeviceMemory] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
 
-    def load(self, name: str, array: NDArray[Any]) -> int:
-        """Copy one array in. Returns its address."""
-        content = np.ascontiguousarray(array, np.float32)
+    @property
+    def addresses(self) -> dict[str, int]:
+        """Where each array lies on the device."""
+        return {name: self._buffers[name].address for name in self.shapes}
+
+    def load_all(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Copy a recipe's arrays in, in place of the ones before."""
+        self.shapes = {}
+        for name, array in arrays.items():
+            self._load(name, np.ascontiguousarray(array, np.float32))
+
+    def _load(self, name: str, content: NDArray[np.float32]) -> None:
         buffer = self._buffers.get(name)
         if buffer is None or buffer.size < content.nbytes:
             if buffer is not None:
@@ -97,7 +106,6 @@ class Resident:
             buffer = self._buffers[name] = self._memory.device(content.nbytes)
         self._memory.copy_in(buffer, content)
         self.shapes[name] = content.shape
-        return buffer.address
 
     def free(self) -> None:
         """Free all arrays; inside `entered()`."""

@@ -6,6 +6,7 @@ On the CPU, or through its CUDA or TensorRT provider on a GPU (those two: not ye
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -23,6 +24,14 @@ PROVIDERS = {
     "ort-cuda": ("CUDAExecutionProvider",),
     "ort-trt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
 }
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe's arrays, and the OrtValues that borrow their memory."""
+
+    arrays: dict[str, NDArray[Any]]
+    values: dict[str, Any]
 
 
 class OnnxRuntimeBackend:
@@ -58,26 +67,33 @@ class OnnxRuntimeBackend:
         self._to_value = onnxruntime.OrtValue.ortvalue_from_numpy
         self._outputs = [output.name for output in spec.outputs]
         self._inputs_of_graph = spec.inputs
-        self._inputs: dict[str, Any] = {}
-        self._kept: dict[str, NDArray[Any]] = {}
+        self._inputs = Prepared({}, {})
         self.description = f"{name} {onnxruntime.__version__}, {self._session.get_providers()[0]}"
 
     def set_inputs(self, arrays: Arrays) -> None:
         """Bind a recipe's arrays. They must be exactly the graph's inputs beside `frames`."""
+        self._inputs = self.prepare(arrays)
+
+    def prepare(self, arrays: Arrays) -> Prepared:
+        """Bind another recipe's arrays for calls of `run`."""
         check_inputs(arrays, self._inputs_of_graph)
         # An OrtValue made from numpy borrows the array's memory: keep the arrays alive beside it.
-        self._kept = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
-        self._inputs = {name: self._to_value(array) for name, array in self._kept.items()}
+        kept = {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()}
+        return Prepared(kept, {name: self._to_value(array) for name, array in kept.items()})
 
-    def run(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    def release(self, prepared: Prepared) -> None:
+        """Nothing to do: the arrays go with the last reference to them."""
+
+    def run(self, frames: NDArray[np.uint8], prepared: Prepared | None = None) -> dict[str, NDArray[np.float32]]:
         """Outputs by name for uint8 frames [batch, height, width, 3]."""
-        feed = {**self._inputs, FRAMES: self._to_value(np.ascontiguousarray(frames))}
+        inputs = self._inputs if prepared is None else prepared
+        feed = {**inputs.values, FRAMES: self._to_value(np.ascontiguousarray(frames))}
         values = self._session.run_with_ort_values(self._outputs, feed)
         return {name: value.numpy() for name, value in zip(self._outputs, values, strict=True)}
 
     def close(self) -> None:
         """Drop the session and the bound arrays."""
-        self._inputs, self._kept = {}, {}
+        self._inputs = Prepared({}, {})
         self._session = None
 
     def __enter__(self: T) -> T:

@@ -82,8 +82,9 @@ class TensorRTBackend:
         self.concurrency = 1
         self._lock, self._pid, self._is_open = threading.RLock(), os.getpid(), True
         self._slots: list[Slot] = []
-        self._graphs: dict[tuple[int, int], Any] = {}
-        self._warm: set[tuple[int, int]] = set()
+        # By slot, frames and the resident recipe.
+        self._graphs: dict[tuple[int, int, int], Any] = {}
+        self._warm: set[tuple[int, int, int]] = set()
         self._shape = 0
         self._errors: list[str] = []
         self._runtime: Any = None
@@ -91,6 +92,8 @@ class TensorRTBackend:
         self._context: Any = None
         self._memory: CudaMemory = open_memory(memory)
         self._resident = Resident(self._memory)
+        self._prepared: list[Resident] = []
+        self._bound: Resident | None = None
         self._captures = cuda_graphs and self._memory.can_capture
         try:
             with self._memory.entered():
@@ -123,21 +126,54 @@ class TensorRTBackend:
 
     def set_inputs(self, arrays: Arrays) -> None:
         """Make a recipe's arrays resident. Raises RecipeError when they do not fit the graph or the engine."""
-        check_inputs(arrays, self._spec.inputs)
-        mend = build_command(self._passport, "BUNDLE")
-        check_ranges(arrays, self._spec.inputs, self._passport.profile, mend)
+        self._check(arrays)
         with self._entered():
             self._memory.synchronize()
-            self._forget_graphs()
-            self._resident.shapes = {}
-            for name, array in arrays.items():
-                self._require(self._context.set_tensor_address(name, self._resident.load(name, array)))
-                self._require(self._context.set_input_shape(name, self._resident.shapes[name]))
+            self._forget_graphs(self._resident)
+            self._resident.load_all(arrays)
+            self._bound = None
 
-    def run(self, frames: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    def prepare(self, arrays: Arrays) -> Resident:
+        """Make another recipe's arrays resident beside them: a call of `run` with it costs no copy."""
+        self._check(arrays)
+        with self._entered():
+            resident = Resident(self._memory)
+            try:
+                resident.load_all(arrays)
+            except BaseException:
+                resident.free()
+                raise
+            self._prepared.append(resident)
+        return resident
+
+    def release(self, prepared: Resident) -> None:
+        """Free what `prepare` made resident."""
+        with self._entered():
+            self._memory.synchronize()
+            self._forget_graphs(prepared)
+            self._prepared.remove(prepared)
+            self._bound = None
+            prepared.free()
+
+    def _check(self, arrays: Arrays) -> None:
+        check_inputs(arrays, self._spec.inputs)
+        check_ranges(arrays, self._spec.inputs, self._passport.profile, build_command(self._passport, "BUNDLE"))
+
+    def _bind(self, resident: Resident) -> None:
+        """Let the context read a recipe's arrays."""
+        if self._bound is resident:
+            return
+        # A call under way still reads the other recipe's.
+        self._memory.synchronize()
+        for name, address in resident.addresses.items():
+            self._require(self._context.set_tensor_address(name, address))
+            self._require(self._context.set_input_shape(name, resident.shapes[name]))
+        self._bound = resident
+
+    def run(self, frames: NDArray[np.uint8], prepared: Resident | None = None) -> dict[str, NDArray[np.float32]]:
         """Outputs by name for uint8 frames [batch, height, width, 3]; more frames than the engine takes go in parts."""
         parts = [frames[at : at + self._batch] for at in range(0, len(frames), self._batch)]
-        done = [self.collect(self.submit(part)) for part in parts]
+        done = [self.collect(self.submit(part, prepared)) for part in parts]
         if len(done) == 1:
             return done[0]
         return {name: np.concatenate([part[name] for part in done]) for name in done[0]}
@@ -158,19 +194,22 @@ class TensorRTBackend:
             end = time.perf_counter()
         return outputs, {"copy_in": filled - begin, "engine": done - filled, "copy_out": end - done}
 
-    def submit(self, frames: NDArray[np.uint8]) -> int:
+    def submit(self, frames: NDArray[np.uint8], prepared: Resident | None = None) -> int:
         """Queue one call and return at once; give what this returns to `collect`. Two calls may be under way.
+
+        prepared: the recipe to use, None for the one of `set_inputs`.
 
         Raises InputError: too many frames, frames of another size, or two calls are under way already.
         """
         with self._entered():
-            number = self._filled_slot(frames)
+            number = self._filled_slot(frames, prepared)
             self._start(number, len(frames))
         return number
 
-    def _filled_slot(self, frames: NDArray[np.uint8]) -> int:
-        """Number of a free slot, with the frames copied in."""
-        if len(self._resident.shapes) != len(self._spec.inputs) - 1:
+    def _filled_slot(self, frames: NDArray[np.uint8], prepared: Resident | None = None) -> int:
+        """Number of a free slot, with the frames copied in and the recipe bound."""
+        resident = prepared or self._resident
+        if len(resident.shapes) != len(self._spec.inputs) - 1:
             raise RecipeError("the engine has no recipe yet: call set_inputs first")
         number = next((n for n, slot in enumerate(self._slots) if not slot.busy), None)
         if number is None:
@@ -181,6 +220,7 @@ class TensorRTBackend:
                 f"frames {list(frames.shape)} do not fit the engine: it takes 1 to {self._batch} of "
                 f"{list(slot.frames.shape[1:])}"
             )
+        self._bind(resident)
         np.copyto(slot.frames[: len(frames)], frames, casting="no")
         return number
 
@@ -208,7 +248,7 @@ class TensorRTBackend:
 
     def _queue(self, number: int, frames: int) -> None:
         """Queue the engine, as a CUDA graph from the third call of the same slot and batch on."""
-        key = (number, frames)
+        key = (number, frames, id(self._bound))
         if key in self._graphs:
             self._memory.launch(self._graphs[key])
             return
@@ -239,11 +279,13 @@ class TensorRTBackend:
     def _last_error(self) -> str:
         return self._errors[-1].strip().splitlines()[0] if self._errors else "it gave no reason"
 
-    def _forget_graphs(self) -> None:
-        self._warm.clear()
+    def _forget_graphs(self, *residents: Resident) -> None:
+        """Free the CUDA graphs that read those recipes' arrays."""
+        gone = {id(resident) for resident in residents}
+        self._warm = {key for key in self._warm if key[2] not in gone}
         with contextlib.ExitStack() as stack:
-            while self._graphs:
-                stack.callback(self._memory.free_graph, self._graphs.popitem()[1])
+            for key in [key for key in self._graphs if key[2] in gone]:
+                stack.callback(self._memory.free_graph, self._graphs.pop(key))
 
     @contextlib.contextmanager
     def _entered(self) -> Iterator[None]:
@@ -265,10 +307,12 @@ class TensorRTBackend:
             with contextlib.ExitStack() as last:
                 last.callback(self._memory.close)
                 with self._memory.entered(), contextlib.ExitStack() as stack:
-                    stack.callback(self._resident.free)
+                    residents = (self._resident, *self._prepared)
+                    for resident in residents:
+                        stack.callback(resident.free)
                     for slot in self._slots:
                         stack.callback(slot.free)
-                    stack.callback(self._forget_graphs)
+                    stack.callback(self._forget_graphs, *residents)
                     stack.callback(self._drop_engine)
                     self._memory.synchronize()
 

@@ -38,10 +38,12 @@ class Knn:
         progress: Callable[[float], None] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """`embedding_mean`, `embedding_scale` float32 [G, E]; `references` float32 [M, E], ordered by group;
-        `reference_counts` int32 [G]. The seed is not used."""
-        means, scales, references, counts = [], [], [], []
+        `reference_counts` int32 [G]; `reference_origin` int32 [M], the rows' images. The seed is not used."""
+        means, scales, references, counts, origins = [], [], [], [], []
         for group in range(n_groups):
-            values = embeddings[members(groups, group)]
+            rows = members(groups, group)
+            values = embeddings[rows]
+            origins.append(rows)
             mean, scale = standardisation(values)
             means.append(mean)
             scales.append(scale)
@@ -54,6 +56,7 @@ class Knn:
             "embedding_scale": np.stack(scales).astype(np.float32),
             "references": np.concatenate(references).astype(np.float32),
             "reference_counts": np.array(counts, np.int32),
+            "reference_origin": np.concatenate(origins).astype(np.int32),
         }
 
     def raw_scores(

@@ -1,0 +1,310 @@
+"""Everyday changes of a recipe: teach it a good image or a false alarm, let it forget an image, take that back.
+
+No engine is rebuilt: memory banks are inputs of the graph. Every change is published by the one rename that replaces
+the manifest, holds the bundle's lock from reading to writing, and keeps the recipe's earlier file for undo; the log of
+all changes is in the recipe itself.
+
+What becomes of the promised rate of false alarms: adding rows can only bring patches nearer, so no score rises and the
+threshold keeps its promise as it stands. A marked image does not join the calibration scores, because it was picked for
+its score. A forgotten image's own calibration score goes, and the threshold is found again on the others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orinspect_edge_runtime import recipe as recipes
+from orinspect_edge_runtime.bundle import Bundle
+from orinspect_edge_runtime.detector import Detector, Image
+from orinspect_edge_runtime.errors import InputError, RecipeError
+from orinspect_edge_runtime.features import Features, score_features
+from orinspect_edge_runtime.fit import calibrated
+from orinspect_edge_runtime.memory_bank import MemoryBank
+from orinspect_edge_runtime.recipe import Edit, Recipe
+from orinspect_edge_runtime.scorers import SCORERS
+from orinspect_edge_runtime.whitening import Whitening
+
+Arrays = dict[str, NDArray[Any]]
+NOTE_LENGTH = 500
+
+
+def mark_good(
+    bundle: Bundle | Path | str, recipe: str | None, image: Image, *, note: str = "", detector: Detector | None = None
+) -> Edit:
+    """Teach a recipe one more good image, or that its alarm was false: what it lacks of the image enters the recipe.
+
+    Enough of its patches enter that the image scores no higher than a usual good one (0) and not above the threshold;
+    the edit's message says so when that could not be reached. detector: one that has this recipe in use, to save
+    opening the graph again; call its `refresh` afterwards. Raises RecipeError for a scorer that cannot be taught.
+    """
+    if detector is not None:
+        return _mark(detector.bundle, detector, image, note)
+    opened = _opened(bundle)
+    with Detector.load(opened, recipe) as own:
+        return _mark(opened, own, image, note)
+
+
+def _mark(bundle: Bundle, detector: Detector, image: Image, note: str) -> Edit:
+    _editor(detector.recipe)
+    frame, seen = detector.frame(image), detector.recipe
+    features = detector.features(frame)
+
+    def change(recipe: Recipe) -> tuple[Recipe, _Change]:
+        if (recipe.precision, recipe.graph_sha256, recipe.scorer) != (seen.precision, seen.graph_sha256, seen.scorer):
+            raise RecipeError(f"recipe {recipe.name!r} was fitted anew meanwhile: mark the image again")
+        return _with_image(recipe, features, _free_name(frame.source, recipe.images))
+
+    return _edited(bundle, seen.name, "add", change, note)
+
+
+def forget_image(bundle: Bundle | Path | str, recipe: str | None, image: str, *, note: str = "") -> Edit:
+    """Let a recipe forget an image: every row that came from it, and its calibration score.
+
+    image: its name in Recipe.images, or a part of the path from its end that only one has. Whitening, groups and scale
+    of the scores stay as they were fitted. Raises InputError naming the nearest when there is no such image.
+    """
+    return _edited(_opened(bundle), recipe, "forget", lambda now: _without_image(now, find_image(now, image)), note)
+
+
+def undo(bundle: Bundle | Path | str, recipe: str | None = None) -> Edit:
+    """Take back the last edit that stands: the recipe's arrays and threshold are those of before, to the byte.
+
+    Raises RecipeError when there is none, or it is older than what the bundle keeps.
+    """
+    taken: list[Edit] = []
+
+    def change(now: Bundle, recipe: Recipe, file: str) -> Recipe:
+        standing = recipes.in_force(recipe.edits)
+        if not standing:
+            raise RecipeError(f"recipe {recipe.name!r} has no edit to undo")
+        last = standing[-1]
+        if last.before not in now.manifest.files:
+            raise RecipeError(f"edit {last.number} of recipe {recipe.name!r} is too old to undo; fit it again")
+        old = recipes.from_bytes(now.read(last.before), last.before)
+        done = _Change(
+            last.image, last.rows_removed, last.rows_added, f"edit {last.number} ({last.kind}) was taken back"
+        )
+        taken.append(_edit(recipe, old, "undo", done, "", file))
+        return dataclasses.replace(old, edits=(*recipe.edits, taken[0]))
+
+    _opened(bundle).change_recipe(recipe, change)
+    return taken[0]
+
+
+def history(bundle: Bundle | Path | str, recipe: str | None = None) -> tuple[Edit, ...]:
+    """Every edit since the recipe was fitted, oldest first, those that were taken back and the undos included."""
+    return _opened(bundle).recipe(recipe).edits
+
+
+def find_image(recipe: Recipe, image: str) -> int:
+    """Number of an image by its name, or by the end of its path. Raises InputError naming the nearest ones."""
+    wanted = PurePath(image).parts
+    exact = [n for n, name in enumerate(recipe.images) if name == image and name]
+    found = exact or [
+        n for n, name in enumerate(recipe.images) if name and PurePath(name).parts[-len(wanted) :] == wanted
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(recipe.images[number] for number in found[:3])
+        raise InputError(
+            f"{image}: {len(found)} images of recipe {recipe.name!r} end so ({names}); give more of the path"
+        )
+    near = difflib.get_close_matches(image, [name for name in recipe.images if name], n=3, cutoff=0.4)
+    hint = f"; near: {', '.join(near)}" if near else ""
+    raise InputError(f"{image}: recipe {recipe.name!r} holds no such image{hint}")
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What an edit did. scores: of the added image before and after."""
+
+    image: str
+    rows_added: int
+    rows_removed: int
+    message: str
+    scores: tuple[float | None, float | None] = (None, None)
+
+
+def _edited(
+    bundle: Bundle, name: str | None, kind: str, change: Callable[[Recipe], tuple[Recipe, _Change]], note: str
+) -> Edit:
+    made: list[Edit] = []
+
+    def publish(now: Bundle, recipe: Recipe, file: str) -> Recipe:
+        changed, done = change(recipe)
+        made.append(_edit(recipe, changed, kind, done, note, file))
+        return dataclasses.replace(changed, edits=(*recipe.edits, made[0]))
+
+    if len(note) > NOTE_LENGTH:
+        raise InputError(f"a note of {len(note)} characters: at most {NOTE_LENGTH}")
+    bundle.change_recipe(name, publish)
+    return made[0]
+
+
+def _edit(old: Recipe, new: Recipe, kind: str, done: _Change, note: str, file: str) -> Edit:
+    return Edit(
+        number=len(old.edits) + 1,
+        kind=kind,
+        image=done.image,
+        at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        note=note,
+        rows_added=done.rows_added,
+        rows_removed=done.rows_removed,
+        score_before=done.scores[0],
+        score_after=done.scores[1],
+        threshold_before=old.threshold,
+        threshold_after=new.threshold,
+        message=done.message,
+        before=file,
+    )
+
+
+def _with_image(recipe: Recipe, features: Features, name: str) -> tuple[Recipe, _Change]:
+    number, scorer = len(recipe.images), SCORERS[recipe.scorer]
+    (before,), (group,) = score_features(scorer, recipe.arrays, features)
+    changed = _editor(recipe).add(recipe.arrays, features, int(group), number, _reach(recipe, int(group)))
+    (after,), _ = score_features(scorer, changed, features)
+    rows = _editor(recipe).rows(changed) - _editor(recipe).rows(recipe.arrays)
+    sizes = tuple(size + int(place == group) for place, size in enumerate(recipe.group_sizes))
+    new = dataclasses.replace(
+        recipe, arrays=changed, images=(*recipe.images, name), good_images=recipe.good_images + 1, group_sizes=sizes
+    )
+    message = f"{rows} rows entered; its score went from {before:.3f} to {after:.3f}, threshold {recipe.threshold:.3f}"
+    if after > recipe.threshold:
+        message += ": it still alarms, because this scorer averages over several good images; mark more images like it"
+    return new, _Change(name, rows, 0, message, (float(before), float(after)))
+
+
+def _reach(recipe: Recipe, group: int) -> float:
+    """Raw distance of the score 0, or of the threshold when that is lower; a trifle less for float32's sake."""
+    offset, scale = float(recipe.arrays["score_offset"][group]), float(recipe.arrays["score_scale"][group])
+    return (offset + min(0.0, recipe.threshold) / scale) * (1 - 1e-6)
+
+
+def _without_image(recipe: Recipe, number: int) -> tuple[Recipe, _Change]:
+    name = recipe.images[number]
+    changed = _editor(recipe).forget(recipe.arrays, number)
+    rows = _editor(recipe).rows(recipe.arrays) - _editor(recipe).rows(changed)
+    group = _editor(recipe).group_of(recipe.arrays, number)
+    known = recipe.calibration_images == number
+    new = dataclasses.replace(
+        recipe,
+        arrays=changed,
+        images=tuple("" if place == number else image for place, image in enumerate(recipe.images)),
+        good_images=recipe.good_images - 1,
+    )
+    message = f"{rows} rows left"
+    if group is not None:
+        sizes = tuple(size - int(place == group) for place, size in enumerate(recipe.group_sizes))
+        new = dataclasses.replace(new, group_sizes=sizes)
+    if known.any():
+        threshold = calibrated(recipe.calibration_scores[~known], recipe.false_alarm)
+        new = dataclasses.replace(
+            new,
+            threshold=threshold.value,
+            false_alarm_note=threshold.note,
+            calibration_scores=recipe.calibration_scores[~known],
+            calibration_images=recipe.calibration_images[~known],
+        )
+        message += f"; its score left the calibration: threshold {recipe.threshold:.3f} -> {new.threshold:.3f}"
+    elif not len(recipe.calibration_images) and name not in {e.image for e in recipe.edits if e.kind == "add"}:
+        message += "; which calibration score is its own was not stored, so the threshold stays: fit again to be exact"
+    return new, _Change(name, 0, rows, message)
+
+
+def _free_name(source: str, taken: tuple[str, ...]) -> str:
+    """The source, with a number when an image of that name is there already (a camera's frames share a name)."""
+    number = 1
+    name = source
+    while name in taken:
+        number += 1
+        name = f"{source} #{number}"
+    return name
+
+
+def _opened(bundle: Bundle | Path | str) -> Bundle:
+    """A bundle as it is now; one that was opened before is not verified a second time."""
+    return bundle.now() if isinstance(bundle, Bundle) else Bundle.open(bundle)
+
+
+class _BankEditor:
+    """PatchCore: patches farther than `reach` enter the bank."""
+
+    def add(self, arrays: Arrays, features: Features, group: int, number: int, reach: float) -> Arrays:
+        whitened = Whitening(arrays["patch_mean"], arrays["patch_projection"])(features.patches[0])
+        return arrays | MemoryBank.of(arrays).grown(whitened, group, number, reach).arrays()
+
+    def forget(self, arrays: Arrays, number: int) -> Arrays:
+        return arrays | MemoryBank.of(arrays).without(number).arrays()
+
+    def rows(self, arrays: Arrays) -> int:
+        return int(arrays["bank"].shape[1])
+
+    def group_of(self, arrays: Arrays, number: int) -> int | None:
+        bank = MemoryBank.of(arrays)
+        found = bank.owners[bank.origin[:, 0] == number]
+        return int(found[0]) if len(found) else None
+
+
+class _ReferenceEditor:
+    """Nearest good images: the embedding itself enters, on the scale that was fitted."""
+
+    def add(self, arrays: Arrays, features: Features, group: int, number: int, reach: float) -> Arrays:
+        row = (features.embedding[0] - arrays["embedding_mean"][group]) * arrays["embedding_scale"][group]
+        place = int(arrays["reference_counts"][: group + 1].sum())
+        counts = arrays["reference_counts"].copy()
+        counts[group] += 1
+        return arrays | {
+            "references": np.insert(arrays["references"], place, row, axis=0),
+            "reference_origin": np.insert(_reference_origin(arrays), place, number),
+            "reference_counts": counts,
+        }
+
+    def forget(self, arrays: Arrays, number: int) -> Arrays:
+        kept = _reference_origin(arrays) != number
+        owners = np.repeat(np.arange(len(arrays["reference_counts"])), arrays["reference_counts"])
+        counts = np.bincount(owners[kept], minlength=len(arrays["reference_counts"])).astype(np.int32)
+        if counts.min() == 0:
+            raise RecipeError("a kind of good image would have no reference left: fit again without this image")
+        return arrays | {
+            "references": arrays["references"][kept],
+            "reference_origin": arrays["reference_origin"][kept],
+            "reference_counts": counts,
+        }
+
+    def rows(self, arrays: Arrays) -> int:
+        return len(arrays["references"])
+
+    def group_of(self, arrays: Arrays, number: int) -> int | None:
+        places = np.flatnonzero(_reference_origin(arrays) == number)
+        ends = np.cumsum(arrays["reference_counts"])
+        return int(np.searchsorted(ends, places[0], "right")) if len(places) else None
+
+
+def _reference_origin(arrays: Arrays) -> NDArray[np.int32]:
+    if "reference_origin" not in arrays:
+        raise RecipeError("this recipe does not say which image its references came from; fit it again")
+    return arrays["reference_origin"]
+
+
+_Editor = _BankEditor | _ReferenceEditor
+EDITORS: dict[str, _Editor] = {"patchcore": _BankEditor(), "knn": _ReferenceEditor()}
+
+
+def _editor(recipe: Recipe) -> _Editor:
+    if recipe.scorer not in EDITORS:
+        raise RecipeError(
+            f"recipe {recipe.name!r}: {recipe.scorer} holds means and covariances of all images together, not the images; "
+            f"add the image to the folder, or take it out, and fit again (only {' and '.join(EDITORS)} can be edited)"
+        )
+    return EDITORS[recipe.scorer]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orinspect_edge_runtime.heads import head_inputs
+from orinspect_edge_runtime.heads import axis_filter, head_inputs
 from orinspect_edge_runtime.manifest import EncoderSpec, GraphSpec, TensorSpec
 from orinspect_edge_runtime.preprocess import PreprocessSpec
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import onnx
 
 Floats = NDArray[np.float32]
-# Standard deviation of the map's smoothing, in patches: 4 pixels at stride 16. Hides the seams of the upsampling only.
-SMOOTHING_PATCHES = 0.25
 
 # onehot [B, G]: 1 for the group of the largest logit (for all of them when several are exactly equal).
 _GROUP = """
@@ -131,26 +129,6 @@ def graph_spec(head: str, precision: str, encoder: EncoderSpec, preprocess: Prep
     """What the manifest says about one graph."""
     inputs, outputs = graph_inputs(head, encoder, preprocess), graph_outputs(encoder, preprocess)
     return GraphSpec(precision, head, f"graphs/{head}-{precision}.onnx", inputs, outputs)
-
-
-def axis_filter(patches: int, pixels: int) -> Floats:
-    """Upsampling and smoothing along one axis as one matrix, float32 [pixels, patches], rows summing to 1.
-
-    Linear interpolation between the patches' centres, then a Gaussian with the edge pixels repeated outwards. Both act
-    on each axis by itself, so map = rows @ grid @ columns.T: no resize, padding or convolution is left in the graph.
-    """
-    place = np.clip((np.arange(pixels) + 0.5) * patches / pixels - 0.5, 0, patches - 1)
-    low = np.minimum(place.astype(int), max(patches - 2, 0))
-    high, share = np.minimum(low + 1, patches - 1), place - low
-    linear = np.zeros((pixels, patches))
-    np.add.at(linear, (np.arange(pixels), low), 1 - share)
-    np.add.at(linear, (np.arange(pixels), high), share)
-    sigma = SMOOTHING_PATCHES * pixels / patches
-    reach = max(1, int(np.ceil(3 * sigma)))
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    padded = np.pad(linear, ((reach, reach), (0, 0)), mode="edge")
-    smooth = sum(w * padded[k : k + pixels] for k, w in enumerate(kernel / kernel.sum()))
-    return np.asarray(smooth, np.float32)
 
 
 def _constants(encoder: EncoderSpec, preprocess: PreprocessSpec) -> dict[str, NDArray[Any]]:

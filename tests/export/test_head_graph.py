@@ -12,11 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orinspect_edge_runtime.heads import HEADS, OTHER_GROUP_PENALTY, neutral_inputs
+from orinspect_edge_runtime.backends.searching import Bank
+from orinspect_edge_runtime.heads import HEADS, OTHER_GROUP_PENALTY, axis_filter, neutral_inputs
 from orinspect_edge_runtime.manifest import EncoderSpec
 from orinspect_edge_runtime.preprocess import PreprocessSpec
 from orinspect_export.graph import EncoderGraph
-from orinspect_export.head_graph import attach_head, axis_filter, graph_spec
+from orinspect_export.head_graph import attach_head, graph_spec
 
 Arrays = dict[str, Any]
 ROWS, COLUMNS, DIM = 4, 8, 3
@@ -182,3 +183,21 @@ def test_a_patch_is_brightest_in_its_own_place(patches: int, stride: int) -> Non
     centres = (np.arange(patches) + 0.5) * stride
     assert np.abs(matrix.argmax(axis=0) + 0.5 - centres)[1:-1].max(initial=0) <= 1
     np.testing.assert_allclose(matrix, matrix[::-1, ::-1], atol=1e-6)
+
+
+@pytest.mark.parametrize(("groups", "rows"), [(1, 2000), (2, 5000)])
+def test_a_large_bank_scored_outside_the_graph_gives_what_the_head_gives(
+    groups: int, rows: int, encoder: Any, run_graph: Callable[..., Any]
+) -> None:
+    """In three dimensions the cells hold the nearest row nearly always, so the maps are the same as well."""
+    rng = np.random.default_rng(rows)
+    arrays = head_arrays("patchcore", groups, rows, rng)
+    frames = rng.integers(0, 256, (5, 32, 64, 3), dtype=np.uint8)
+    out = run_graph(attach_head(encoder, "patchcore", SPEC, PREPROCESS), frames=frames, **arrays)
+    bank = Bank(arrays, graph_spec("patchcore", "fp32", SPEC, PREPROCESS))
+    for index in range(5):
+        score, anomaly_map = bank.score(out["embedding"][index], out["patches"][index])
+        np.testing.assert_allclose(score, out["score"][index], **TOLERANCE)
+        assert anomaly_map.dtype == np.float32
+        np.testing.assert_allclose(anomaly_map, out["anomaly_map"][index], atol=0.02)
+        assert (anomaly_map > out["anomaly_map"][index] - 1e-3).all(), "bounds lie above the distances"

@@ -67,7 +67,12 @@ class Opening:
 def _open_onnxruntime(graph: bytes, spec: GraphSpec, how: Opening) -> Backend:
     from orinspect_edge_runtime.backends.onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(graph, spec, name=how.name, threads=how.threads, throughput=how.throughput)
+    backend = OnnxRuntimeBackend(graph, spec, name=how.name, threads=how.threads, throughput=how.throughput)
+    if how.name != "onnxruntime" or spec.head != "patchcore":
+        return backend
+    from orinspect_edge_runtime.backends.searching import SearchingBackend
+
+    return SearchingBackend(backend, spec)
 
 
 def _open_tensorrt(graph: bytes, spec: GraphSpec, how: Opening) -> Backend:

@@ -1,0 +1,120 @@
+"""A backend in front of another one that searches large memory banks by itself: on CPUs that beats the graph's product.
+
+The graph computes the patches; its own search is given a bank of one row. Score and map come from PatchSearch: the score
+equals that of the flat search, the map holds upper bounds where they do not decide. On GPUs the graph's product is the
+better way, so only CPU backends are wrapped.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orinspect_edge_runtime.backends import Arrays, Backend, T
+from orinspect_edge_runtime.backends.recipe_inputs import check_inputs
+from orinspect_edge_runtime.groups import Groups
+from orinspect_edge_runtime.heads import axis_filter
+from orinspect_edge_runtime.manifest import GraphSpec
+from orinspect_edge_runtime.patch_search import PatchSearch
+from orinspect_edge_runtime.whitening import Whitening
+
+# Smaller banks are searched faster by the graph: measured in benchmarks/vs_anomalib.py.
+FEWEST_ROWS = 2000
+Floats = NDArray[np.float32]
+
+
+class SearchingBackend:
+    """Runs a graph with the head `patchcore`; banks of FEWEST_ROWS rows and more are searched here, smaller ones there.
+
+    inner: the backend that runs the graph; it is closed with this one.
+    """
+
+    def __init__(self, inner: Backend, spec: GraphSpec) -> None:
+        self._inner, self._spec = inner, spec
+        self._bank: Bank | None = None
+        self.concurrency = inner.concurrency
+
+    @property
+    def description(self) -> str:
+        """What runs the graph, and how a bank is searched that is not searched there."""
+        if self._bank is None:
+            return self._inner.description
+        return f"{self._inner.description}, {self._bank.size} rows searched in cells"
+
+    @description.setter
+    def description(self, text: str) -> None:
+        self._inner.description = text
+
+    def set_inputs(self, arrays: Arrays) -> None:
+        """Make a recipe's arrays resident, and prepare its bank when it is a large one."""
+        check_inputs(arrays, self._spec.inputs)
+        large = arrays["bank"].shape[1] >= FEWEST_ROWS and grid_of(self._spec) is not None
+        bank = Bank(arrays, self._spec) if large else None
+        self._inner.set_inputs({**arrays, "bank": arrays["bank"][:, :1]} if large else arrays)
+        self._bank = bank
+
+    def run(self, frames: NDArray[np.uint8]) -> dict[str, Floats]:
+        """Outputs by name for uint8 frames [batch, height, width, 3]."""
+        bank = self._bank
+        outputs = self._inner.run(frames)
+        if bank is None:
+            return outputs
+        found = [bank.score(*image) for image in zip(outputs["embedding"], outputs["patches"], strict=True)]
+        scores, maps = zip(*found, strict=True)
+        return {**outputs, "score": np.array(scores, np.float32), "anomaly_map": np.stack(maps)}
+
+    def close(self) -> None:
+        """Free the graph and the bank."""
+        self._bank = None
+        self._inner.close()
+
+    def __enter__(self: T) -> T:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Bank:
+    """A recipe's arrays of the head `patchcore`, ready to score images: the head's formulas with another search."""
+
+    def __init__(self, arrays: Arrays, spec: GraphSpec) -> None:
+        bank, dim = np.asarray(arrays["bank"], np.float32), arrays["patch_mean"].shape[0]
+        reachable = bank[dim + 1 :] == 0
+        self.size = bank.shape[1]
+        self._searches = [PatchSearch(np.ascontiguousarray(bank[:dim, own].T)) for own in reachable]
+        mean, projection, bias = (np.asarray(arrays[f"group_{name}"]) for name in ("mean", "projection", "bias"))
+        self._groups = Groups(mean, projection, bias, np.zeros(0, np.intp))
+        self._offset, self._scale = arrays["score_offset"], arrays["score_scale"]
+        self._whitening = Whitening(np.asarray(arrays["patch_mean"]), np.asarray(arrays["patch_projection"]))
+        self._is_identity = bool(np.array_equal(arrays["patch_projection"], np.eye(dim)))
+        _, height, width = _shape(spec, "anomaly_map")
+        self._grid = grid_of(spec) or (1, 1)
+        self._tall, self._wide = axis_filter(self._grid[0], height), axis_filter(self._grid[1], width)
+
+    def score(self, embedding: Floats, patches: Floats) -> tuple[float, Floats]:
+        """Score and map [height, width] of one image's embedding [E] and patches [P, D]; nan for what is no number."""
+        if not (np.isfinite(embedding).all() and np.isfinite(patches).all()):
+            return float("nan"), np.full((len(self._tall), len(self._wide)), np.nan, np.float32)
+        group = int(self._groups.assign(embedding[None])[0])
+        queries = patches - self._whitening.mean if self._is_identity else self._whitening(patches)
+        distances = self._searches[group](queries).distances
+        scores = (distances - self._offset[group]) * self._scale[group]
+        return float(scores.max()), self._tall @ scores.reshape(self._grid) @ self._wide.T
+
+
+def grid_of(spec: GraphSpec) -> tuple[int, int] | None:
+    """Rows and columns of the patches, which are square; None when the graph's sizes do not say."""
+    (_, height, width), (_, positions, _) = _shape(spec, "anomaly_map"), _shape(spec, "patches")
+    rows = round((positions * height / width) ** 0.5)
+    columns = positions // max(rows, 1)
+    return (rows, columns) if rows * columns == positions and rows * width == columns * height else None
+
+
+def _shape(spec: GraphSpec, name: str) -> tuple[Any, ...]:
+    return next(output.shape for output in spec.outputs if output.name == name)

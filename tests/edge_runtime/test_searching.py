@@ -1,0 +1,110 @@
+"""The searching backend against the graph's own flat search, through the tiny bundle's real graph."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orinspect_edge_runtime.backends import open_backend, searching
+from orinspect_edge_runtime.backends.searching import SearchingBackend, grid_of
+from orinspect_edge_runtime.bundle import Bundle
+from orinspect_edge_runtime.errors import RecipeError
+from orinspect_edge_runtime.heads import OTHER_GROUP_PENALTY
+from orinspect_edge_runtime.manifest import TensorSpec
+
+
+def arrays(rows: int, groups: int = 2) -> dict[str, np.ndarray]:
+    """A recipe for the tiny graph: a whitening, a bank of two groups, and a rule by the image's brightness."""
+    rng = np.random.default_rng(0)
+    bank, owners = rng.normal(0, 0.5, (rows, 3)), np.arange(rows) % groups
+    penalties = np.where(np.arange(groups)[:, None] != owners, -OTHER_GROUP_PENALTY, 0)
+    rule = np.zeros((9, groups))
+    rule[:3, -1] = 1
+    values = {
+        "group_mean": np.full(9, 0.5),
+        "group_projection": rule,
+        "group_bias": np.zeros(groups),
+        "score_offset": np.linspace(0.1, 0.2, groups),
+        "score_scale": np.linspace(3, 4, groups),
+        "patch_mean": np.array([0.4, 0.5, 0.6]),
+        "patch_projection": rng.standard_normal((3, 3)),
+        "bank": np.concatenate([bank.T, -(bank**2).sum(1)[None], penalties]),
+    }
+    return {name: value.astype(np.float32) for name, value in values.items()}
+
+
+def frames() -> np.ndarray:
+    rng = np.random.default_rng(1)
+    return np.concatenate([rng.integers(0, most, (8, 32, 32, 3), dtype=np.uint8) for most in (90, 256)])
+
+
+def test_scores_and_maps_are_those_of_the_graph(real_bundle: Path) -> None:
+    bundle, recipe = Bundle.open(real_bundle), arrays(searching.FEWEST_ROWS)
+    spec = bundle.manifest.graphs[0]
+    with open_backend(bundle.read(spec.file), spec, threads=1) as backend:
+        assert isinstance(backend, SearchingBackend)
+        backend.set_inputs(recipe)
+        assert f"{searching.FEWEST_ROWS} rows searched in cells" in backend.description
+        ours = [backend.run(frame[None]) for frame in frames()]
+        together = backend.run(frames())
+        backend._inner.set_inputs(recipe)
+        for frame, found in zip(frames(), ours, strict=True):
+            flat = backend._inner.run(frame[None])
+            np.testing.assert_allclose(found["score"], flat["score"], rtol=1e-4, atol=1e-4)
+            np.testing.assert_array_equal(found["embedding"], flat["embedding"])
+            assert found["anomaly_map"].shape == flat["anomaly_map"].shape
+            assert found["anomaly_map"].dtype == found["score"].dtype == np.float32
+        np.testing.assert_allclose(together["score"], [found["score"][0] for found in ours], rtol=1e-5, atol=1e-6)
+
+
+def test_small_banks_are_left_to_the_graph_and_recipes_can_be_changed(real_bundle: Path) -> None:
+    bundle = Bundle.open(real_bundle)
+    spec = bundle.manifest.graphs[0]
+    with open_backend(bundle.read(spec.file), spec, threads=1) as backend:
+        plain = backend.description
+        for rows in (50, searching.FEWEST_ROWS, 50):
+            backend.set_inputs(arrays(rows))
+            assert (backend.description == plain) == (rows == 50)
+            small = backend.run(frames()[:1])
+        backend._inner.set_inputs(arrays(50))
+        np.testing.assert_array_equal(small["score"], backend._inner.run(frames()[:1])["score"])
+
+
+def test_an_array_that_does_not_fit_is_refused_and_the_recipe_before_it_stays(real_bundle: Path) -> None:
+    bundle = Bundle.open(real_bundle)
+    spec = bundle.manifest.graphs[0]
+    with open_backend(bundle.read(spec.file), spec, threads=1) as backend:
+        backend.set_inputs(arrays(searching.FEWEST_ROWS))
+        before = backend.run(frames()[:1])["score"]
+        with pytest.raises(RecipeError, match="fit it again"):
+            backend.set_inputs(arrays(searching.FEWEST_ROWS) | {"patch_mean": np.zeros(4, np.float32)})
+        np.testing.assert_array_equal(backend.run(frames()[:1])["score"], before)
+
+
+def test_features_that_are_no_numbers_give_no_score(real_bundle: Path) -> None:
+    spec = Bundle.open(real_bundle).manifest.graphs[0]
+    bank = searching.Bank(arrays(searching.FEWEST_ROWS), spec)
+    for broken in (np.nan, np.inf):
+        patches = np.zeros((16, 3), np.float32)
+        patches[3, 1] = broken
+        score, anomaly_map = bank.score(np.zeros(9, np.float32), patches)
+        assert np.isnan(score)
+        assert np.isnan(anomaly_map).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "positions", "grid"),
+    [((224, 224), 784, (28, 28)), ((64, 128), 32, (4, 8)), ((96, 96), 35, None), ((96, 160), 15, (3, 5))],
+)
+def test_the_grid_is_read_off_the_sizes(
+    real_bundle: Path, size: tuple[int, int], positions: int, grid: tuple[int, int] | None
+) -> None:
+    spec = Bundle.open(real_bundle).manifest.graphs[0]
+    sized = (
+        TensorSpec("anomaly_map", "float32", ("batch", *size)),
+        TensorSpec("patches", "float32", ("b", positions, 3)),
+    )
+    assert grid_of(dataclasses.replace(spec, outputs=sized)) == grid

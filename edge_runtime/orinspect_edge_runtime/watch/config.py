@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,8 +17,12 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-KINDS = ("folder", "images", "video", "camera")
+KINDS = ("folder", "images", "video", "camera", "gstreamer")
+# Kinds that show the present: the newest frame wins, and one that is lost is opened again.
+LIVE = ("camera", "gstreamer")
 ROTATIONS = (0, 90, 180, 270)
+EDGES = ("rising", "falling", "both")
+SAVED = ("rejects", "reviews", "all")
 # Smallest and largest value of each number, whichever table it stands in.
 RANGES: dict[str, tuple[float, float]] = {
     "fps_max": (0, 1000),
@@ -33,6 +38,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_age_days": (0.001, 36_500),
     "queue": (1, 100_000),
     "port": (1, 65_535),
+    "quality": (1, 100),
+    "late_s": (0.001, 60),
+    "debounce_ms": (0, 60_000),
+    "poll_ms": (0.5, 1000),
 }
 Table = TypeVar("Table")
 
@@ -42,7 +51,8 @@ class SourceConfig:
     """Where frames come from.
 
     kind: of KINDS. `folder` is watched for new images, `images` (a file, or a folder searched once) and `video` end by
-    themselves, `camera` is whatever PyAV opens: rtsp://, http:// (MJPEG), /dev/video0. location: path or URL. format:
+    themselves, `camera` is whatever PyAV opens: rtsp://, http:// (MJPEG), /dev/video0, `gstreamer` a pipeline of
+    gst-launch-1.0 without its sink, whose pictures have `size` (width, height). location: path, URL or pipeline. format:
     of FFmpeg (`mpjpeg`, `v4l2`), empty: found by itself. name: in verdicts; empty: the location without a password.
     fps_max: more frames a second are not judged, 0: no limit. region: x, y, width, height in pixels of the picture as
     it arrives; empty: all of it. rotate: degrees clockwise, after the region. timeout_s: a camera that is silent for
@@ -55,6 +65,7 @@ class SourceConfig:
     format: str = ""
     name: str = ""
     fps_max: float = 0.0
+    size: tuple[int, ...] = ()
     region: tuple[int, ...] = ()
     rotate: int = 0
     timeout_s: float = 5.0
@@ -71,16 +82,22 @@ class SourceConfig:
             raise ConfigError(
                 f"region is {list(self.region)}: give [x, y, width, height] in pixels, sides of 8 or more"
             )
+        if self.kind == "gstreamer" and (len(self.size) != 2 or not 8 <= min(self.size) <= max(self.size) <= 16_384):
+            raise ConfigError(f"size is {list(self.size)}: give the pipeline's [width, height] in pixels, 8 to 16384")
         if not self.location or "\0" in self.location:
             raise ConfigError("location is empty or no path: name a file, a folder or a URL")
 
 
 @dataclass(frozen=True)
 class RecipeConfig:
-    """What judges: a bundle's folder and the name of a recipe in it (none needed when there is one)."""
+    """What judges: a bundle's folder and the name of a recipe in it (none needed when there is one).
+
+    also: names of further recipes of the bundle, which are opened at the start, so that a trigger may ask for them.
+    """
 
     bundle: str
     name: str = ""
+    also: tuple[str, ...] = ()
     backend: str = "auto"
     threads: int = 0
 
@@ -88,6 +105,31 @@ class RecipeConfig:
         _check_ranges(self)
         if not self.bundle or "\0" in self.bundle:
             raise ConfigError("bundle is empty or no path: name a bundle's folder")
+        if self.also and not self.name:
+            raise ConfigError("name is empty: with `also`, name the recipe that judges when no trigger names one")
+
+
+@dataclass(frozen=True)
+class TriggerConfig:
+    """Frames are judged only when asked for: by MQTT (TOPIC/trigger), by a line, or by what calls `Trigger.fire`.
+
+    gpio: the file of each input line (it holds 0 or 1, as in sysfs) with the recipe to judge by, "" for the one in use.
+    edge: of EDGES. debounce_ms: after a trigger others are ignored for so long. late_s: a trigger that no frame followed
+    for so long is missed. poll_ms: how often a line is read when its driver does not report edges.
+    """
+
+    gpio: dict[str, str] = field(default_factory=dict)
+    edge: str = "rising"
+    debounce_ms: float = 20.0
+    late_s: float = 1.0
+    poll_ms: float = 2.0
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+        if self.edge not in EDGES:
+            raise ConfigError(f"edge is {self.edge!r}: use one of {', '.join(EDGES)}")
+        if any(not path or "\0" in path for path in self.gpio):
+            raise ConfigError("gpio has an empty path: name the file of each line")
 
 
 @dataclass(frozen=True)
@@ -132,19 +174,46 @@ class JsonlConfig:
 
 
 @dataclass(frozen=True)
+class ImagesConfig:
+    """Pictures as JPEG files at their own size, in a folder a day. which: of SAVED (`reviews`: and rejects).
+
+    max_mib, max_age_days: the oldest go. queue: pictures in memory while the disk is slow; more are dropped.
+    """
+
+    path: str
+    which: str = "rejects"
+    quality: int = 90
+    max_mib: int = 2048
+    max_age_days: float = 30.0
+    queue: int = 8
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+        if self.which not in SAVED:
+            raise ConfigError(f"which is {self.which!r}: use one of {', '.join(SAVED)}")
+        if not self.path or "\0" in self.path:
+            raise ConfigError("path is empty or no path: name a folder")
+
+
+@dataclass(frozen=True)
 class MqttConfig:
-    """A broker. Verdicts go to TOPIC/verdict, `online` or `offline` (the Last Will) to TOPIC/state, both QoS 1."""
+    """A broker. Verdicts go to TOPIC/verdict, alarms to TOPIC/alarm, `online` or `offline` (Last Will) to TOPIC/state.
+
+    QoS 1; alarms and the state are retained. discovery: prefix under which Home Assistant looks for devices (its own
+    is `homeassistant`), empty: not announced.
+    """
 
     host: str
     port: int = 1883
     topic: str = "orinspect"
     user: str = ""
     password: str = field(default="", repr=False)
+    discovery: str = ""
     timeout_s: float = 5.0
 
     def __post_init__(self) -> None:
         _check_ranges(self)
-        if not self.host or not self.topic or set(self.topic) & set("#+\0"):
+        if not self.host or not self.topic or set(self.topic + self.discovery) & set("#+\0"):
             raise ConfigError("host and topic must not be empty, and a topic has no # and +")
 
 
@@ -163,12 +232,14 @@ class WebhookConfig:
 
 @dataclass(frozen=True)
 class WatchConfig:
-    """The whole file. A table that is absent keeps its defaults; sinks that are absent (None) do not run."""
+    """The whole file. A table that is absent keeps its defaults; what is None does not run."""
 
     source: SourceConfig
     recipe: RecipeConfig
     verdict: VerdictConfig = field(default_factory=VerdictConfig)
+    trigger: TriggerConfig | None = None
     journal: JournalConfig = field(default_factory=JournalConfig)
+    images: ImagesConfig | None = None
     jsonl: JsonlConfig | None = None
     mqtt: MqttConfig | None = None
     webhook: WebhookConfig | None = None
@@ -179,7 +250,9 @@ TABLES: dict[str, type[Any]] = {
     "source": SourceConfig,
     "recipe": RecipeConfig,
     "verdict": VerdictConfig,
+    "trigger": TriggerConfig,
     "journal": JournalConfig,
+    "images": ImagesConfig,
     "jsonl": JsonlConfig,
     "mqtt": MqttConfig,
     "webhook": WebhookConfig,
@@ -214,6 +287,8 @@ def make_config(values: dict[str, Any]) -> WatchConfig:
     for name in ("source", "recipe"):
         if name not in made:
             raise ConfigError(f"the table [{name}] is missing")
+    if "trigger" in made and made["source"].kind not in LIVE:
+        raise ConfigError(f"[trigger] needs a source of kind {' or '.join(LIVE)}: files are judged as they come")
     return WatchConfig(**made)
 
 
@@ -225,10 +300,10 @@ def _table(name: str, values: Any) -> Any:
         if key not in schema:
             raise ConfigError(f"[{name}] {_unknown(key, list(schema))}")
     for key, one in schema.items():
-        if one.default is dataclasses.MISSING and key not in values:
+        if one.default is one.default_factory is dataclasses.MISSING and key not in values:
             raise ConfigError(f"[{name}] {key} is missing")
     try:
-        return TABLES[name](**{key: _typed(key, value, schema[key].default) for key, value in values.items()})
+        return TABLES[name](**{key: _typed(key, value, schema[key]) for key, value in values.items()})
     except ConfigError as error:
         raise ConfigError(f"[{name}] {error}") from error
 
@@ -237,17 +312,32 @@ def _unknown(key: str, known: list[str]) -> str:
     return f"unknown key {key!r}: did you mean {difflib.get_close_matches(key, known, 1, cutoff=0.0)[0]!r}?"
 
 
-def _typed(name: str, value: Any, default: Any) -> Any:
-    kind = str if default is dataclasses.MISSING else type(default)
-    if kind is tuple and isinstance(value, list) and all(type(v) is int for v in value):
-        return tuple(value)
-    if kind is float and type(value) is int and abs(value) < 1e15:
-        return float(value)
-    if type(value) is not kind:
-        raise ConfigError(
-            f"{name} is {value!r}: it must be of type {'list of integers' if kind is tuple else kind.__name__}"
-        )
+def _typed(name: str, value: Any, one: dataclasses.Field[Any]) -> Any:
+    kind = str(one.type)
+    if kind.startswith("tuple") and isinstance(value, list):
+        value = tuple(value)
+    elif kind == "float" and type(value) is int and abs(value) < 1e15:
+        value = float(value)
+    words, fits = TYPES[kind]
+    if not fits(value):
+        raise ConfigError(f"{name} is {value!r}: it must be of type {words}")
     return value
+
+
+def _all(kind: type, values: Any) -> bool:
+    return all(type(one) is kind for one in values)
+
+
+# What a field's annotation asks of a value, in words and as a test. True is no int.
+TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "str": ("str", lambda v: type(v) is str),
+    "int": ("int", lambda v: type(v) is int),
+    "float": ("float", lambda v: type(v) is float),
+    "bool": ("bool", lambda v: type(v) is bool),
+    "tuple[int, ...]": ("list of integers", lambda v: type(v) is tuple and _all(int, v)),
+    "tuple[str, ...]": ("list of strings", lambda v: type(v) is tuple and _all(str, v)),
+    "dict[str, str]": ("table of strings", lambda v: type(v) is dict and _all(str, v.values())),
+}
 
 
 def _check_ranges(table: Any) -> None:

@@ -14,6 +14,8 @@ from PIL import Image
 from orinspect_edge_runtime.preprocess import Pixels
 
 ACCEPT, REVIEW, REJECT, FAILED = "accept", "review", "reject", "failed"
+# Not of a frame but of the line: something is wrong (a black camera, drift), or well again.
+ALARM, CLEAR = "alarm", "clear"
 THUMBNAIL_SIDE = 192
 
 
@@ -21,9 +23,10 @@ THUMBNAIL_SIDE = 192
 class Event:
     """One frame's verdict. id: unique, the same in every sink and in every repetition.
 
-    captured_at, judged_at: seconds since the epoch. outcome: accept, review, reject or failed. latency_ms: from the
-    slot to the verdict. recipe_sha256, graph_sha256: of the files that judged. picture, anomaly_map: uint8
-    thumbnail, and every second value of the map, of what was not accepted.
+    captured_at, judged_at: seconds since the epoch. outcome: accept, review, reject or failed; alarm or clear are not of
+    a frame: `error` tells of what. latency_ms: from the slot to the verdict. recipe_sha256, graph_sha256: of the files
+    that judged. triggered_at, trigger: when and by what the frame was asked for. picture, anomaly_map: uint8 thumbnail,
+    and every second value of the map, of what was not accepted.
     """
 
     id: str
@@ -39,6 +42,8 @@ class Event:
     recipe_sha256: str
     graph_sha256: str
     error: str = ""
+    triggered_at: float | None = None
+    trigger: str = ""
     picture: Pixels | None = field(default=None, compare=False, repr=False)
     anomaly_map: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 

@@ -39,10 +39,14 @@ class Forwarder:
         return 0
 
     def _run(self) -> None:
-        wait_s = FIRST_WAIT_S
+        wait_s, greeted = FIRST_WAIT_S, False
         while True:
             last = self._closing.is_set()
             try:
+                if not greeted:
+                    # A receiver that must be connected is so before the first verdict.
+                    self._deliver([])
+                    greeted = True
                 moved = self._forward()
                 wait_s, self.trouble = FIRST_WAIT_S, ""
             except Exception as error:  # noqa: BLE001  whatever it was: said, and tried again

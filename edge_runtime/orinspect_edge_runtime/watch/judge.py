@@ -4,55 +4,109 @@ from __future__ import annotations
 
 import time
 import uuid
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.detector import Detector, Verdict
-from orinspect_edge_runtime.errors import ImageError, OrinspectError
+from orinspect_edge_runtime.errors import ImageError, OrinspectError, RecipeError
 from orinspect_edge_runtime.preprocess import Frame
 from orinspect_edge_runtime.watch.config import RecipeConfig, VerdictConfig
 from orinspect_edge_runtime.watch.event import ACCEPT, FAILED, REJECT, REVIEW, Event, thumbnail
 from orinspect_edge_runtime.watch.slot import Item
+from orinspect_edge_runtime.watch.trigger import Shot
+
+# What stands for a picture that could not be read.
+NO_FRAME = Frame(np.zeros((8, 8, 3), np.uint8), "", -1)
+
+
+@dataclass
+class Station:
+    """An open recipe. known: its name, its file's sha256 and its graph's. in_a_row: anomalous frames, for debounce."""
+
+    detector: Detector
+    known: tuple[str, str, str]
+    in_a_row: int = 0
 
 
 class Judge:
-    """A detector that has reproduced golden, and the rules for its scores. Raises InputError or CheckFailed."""
+    """Detectors of all recipes of a configuration, which have reproduced golden, and the rules for their scores.
+
+    Raises InputError or CheckFailed.
+    """
 
     def __init__(self, recipe: RecipeConfig, rules: VerdictConfig) -> None:
-        self.detector = Detector.load(
-            recipe.bundle, recipe.name or None, backend=recipe.backend, threads=recipe.threads
-        )
-        self._rules, self._in_a_row = rules, 0
+        self._rules, self._stations = rules, dict[str, Station]()
+        bundle = Bundle.open(recipe.bundle)
         try:
-            self.detector.require_golden()
+            for name in dict.fromkeys((recipe.name, *recipe.also)):
+                station = _opened(bundle, name, recipe)
+                self._stations[station.known[0]] = station
+                station.detector.require_golden()
         except BaseException:
-            self.detector.close()
+            self.close()
             raise
-        files, chosen = self.detector.bundle.manifest, self.detector.recipe
-        self._known = (chosen.name, files.files[files.recipes[chosen.name]].sha256, chosen.graph_sha256)
+        self._now = next(iter(self._stations.values()))
 
-    def __call__(self, item: Item) -> Event:
-        """The event of a frame; one that fails is an event too."""
+    @property
+    def detector(self) -> Detector:
+        """The detector in use."""
+        return self._now.detector
+
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """Names of the open recipes."""
+        return tuple(self._stations)
+
+    @property
+    def known(self) -> tuple[str, str, str]:
+        """Name of the recipe in use, its file's sha256 and its graph's."""
+        return self._now.known
+
+    def use(self, recipe: str) -> None:
+        """Judge by another open recipe from the next frame on. Raises RecipeError."""
+        self._now = self._station(recipe)
+
+    def _station(self, recipe: str) -> Station:
+        if recipe not in self._stations:
+            raise RecipeError(f"no recipe {recipe!r} is open (open: {', '.join(self.recipes)})")
+        return self._stations[recipe]
+
+    def close(self) -> None:
+        """Free the detectors."""
+        for station in self._stations.values():
+            station.detector.close()
+
+    def __call__(self, item: Item, shot: Shot | None = None) -> Event:
+        """The event of a frame, by the recipe that its trigger names; one that fails is an event too."""
         start = time.perf_counter()
-        if isinstance(item, ImageError):
-            return self._event(Frame(np.zeros((8, 8, 3), np.uint8), "", -1), start, error=str(item))
+        station, verdict, error = self._now, None, ""
         try:
-            verdict = self.detector(item)
-        except (OrinspectError, RuntimeError, ValueError) as error:
-            return self._event(item, start, error=" ".join(str(error).split()) or type(error).__name__)
-        return self._event(item, start, verdict)
+            if shot is not None and shot.recipe:
+                station = self._station(shot.recipe)
+            if isinstance(item, ImageError):
+                raise item
+            verdict = station.detector(item)
+        except (OrinspectError, RuntimeError, ValueError) as failed:
+            error = " ".join(str(failed).split()) or type(failed).__name__
+        frame = NO_FRAME if isinstance(item, ImageError) else item
+        return self._event(station, frame, start, verdict, error, shot)
 
-    def outcome(self, verdict: Verdict) -> str:
-        """accept, review or reject; counts the anomalous frames in a row."""
-        self._in_a_row = self._in_a_row + 1 if verdict.is_anomalous else 0
-        if self._in_a_row >= self._rules.debounce:
+    def outcome(self, verdict: Verdict, station: Station | None = None) -> str:
+        """accept, review or reject; counts the anomalous frames in a row, of each recipe by itself."""
+        station = station or self._now
+        station.in_a_row = station.in_a_row + 1 if verdict.is_anomalous else 0
+        if station.in_a_row >= self._rules.debounce:
             return REJECT
         near = verdict.score > verdict.threshold - self._rules.review_band * abs(verdict.threshold)
         return REVIEW if verdict.is_anomalous or near else ACCEPT
 
-    def _event(self, frame: Frame, start: float, verdict: Verdict | None = None, error: str = "") -> Event:
-        outcome = FAILED if verdict is None else self.outcome(verdict)
+    def _event(
+        self, station: Station, frame: Frame, start: float, verdict: Verdict | None, error: str, shot: Shot | None
+    ) -> Event:
+        outcome = FAILED if verdict is None else self.outcome(verdict, station)
         picture = None if outcome in (ACCEPT, FAILED) else np.asarray(thumbnail(frame.pixels))
         return Event(
             uuid.uuid4().hex,
@@ -62,13 +116,21 @@ class Judge:
             frame.index,
             outcome,
             verdict.score if verdict else None,
-            self.detector.recipe.threshold,
+            station.detector.recipe.threshold,
             (time.perf_counter() - start) * 1e3,
-            *self._known,
+            *station.known,
             error,
+            shot.at if shot else None,
+            shot.by if shot else "",
             picture,
             None if picture is None or verdict is None else _small(verdict.anomaly_map),
         )
+
+
+def _opened(bundle: Bundle, name: str, config: RecipeConfig) -> Station:
+    detector = Detector.load(bundle, name or None, backend=config.backend, threads=config.threads)
+    files, recipe = bundle.manifest, detector.recipe
+    return Station(detector, (recipe.name, files.files[files.recipes[recipe.name]].sha256, recipe.graph_sha256))
 
 
 def _small(anomaly_map: NDArray[np.float32] | None) -> NDArray[np.float32] | None:

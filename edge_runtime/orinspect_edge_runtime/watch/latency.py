@@ -28,3 +28,7 @@ class Latency:
             if number and seen >= wanted:
                 return float(LEAST_MS * 2 ** (place / PER_OCTAVE))
         return 0.0
+
+    def percentiles_ms(self) -> dict[str, float]:
+        """p50, p90 and p99."""
+        return {f"p{percent}": round(self.percentile_ms(percent), 3) for percent in (50, 90, 99)}

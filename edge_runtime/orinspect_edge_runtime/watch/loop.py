@@ -7,23 +7,30 @@ import logging
 import signal
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import FrameType
 
-from orinspect_edge_runtime.errors import OrinspectError
+from orinspect_edge_runtime.errors import ImageError, OrinspectError
 from orinspect_edge_runtime.notify import Notifier
+from orinspect_edge_runtime.watch.alarms import Alarms
 from orinspect_edge_runtime.watch.config import WatchConfig, read_config
 from orinspect_edge_runtime.watch.event import Event
+from orinspect_edge_runtime.watch.gpio import gpio_lines
 from orinspect_edge_runtime.watch.judge import Judge
 from orinspect_edge_runtime.watch.latency import Latency
 from orinspect_edge_runtime.watch.reader import Reader
 from orinspect_edge_runtime.watch.sinks import Sinks
+from orinspect_edge_runtime.watch.slot import Job
+from orinspect_edge_runtime.watch.sources import source_name
+from orinspect_edge_runtime.watch.trigger import Trigger
 
 LOG = logging.getLogger("orinspect.watch")
 TAKE_S = 0.25
 STATUS_EVERY_S = 1.0
 DRAIN_S = 1.7
+# Tables that SIGHUP takes over.
+RELOADED = ("recipe", "verdict")
 
 
 class Watch:
@@ -32,11 +39,14 @@ class Watch:
     def __init__(self, file: Path, config: WatchConfig) -> None:
         self._file, self.config = file, config
         self.judge = Judge(config.recipe, config.verdict)
-        self.sinks = Sinks(config)
-        self.reader = Reader(config.source, self.judge.detector.bundle.manifest.preprocess)
+        self.trigger = None if config.trigger is None else Trigger(config.trigger, self.judge.recipes)
+        self.sinks = Sinks(config, self.trigger)
+        self.reader = Reader(config.source, self.judge.detector.bundle.manifest.preprocess, self.trigger)
+        self.lines = [] if self.trigger is None else gpio_lines(self.trigger)
         self.latency, self.outcomes = Latency(), Counter[str]()
+        self.alarms = Alarms(source_name(config.source))
         self._notifier, self._stop, self._reload = Notifier(), False, False
-        self._told_at, self._began, self._trouble = 0.0, time.time(), ""
+        self._told_at, self._began = 0.0, time.time()
 
     def run(self) -> None:
         """Judge until the source ends or SIGTERM comes. Raises what ended the source, if it did not end by itself."""
@@ -55,17 +65,28 @@ class Watch:
 
     def step(self) -> Event | None:
         """Judge one frame, or wait a moment for it; then the signs of life."""
-        item = self.reader.slot.take(TAKE_S)
-        event = None if item is None else self.judge(item)
-        if event is not None:
-            self.latency.add(event.latency_ms)
-            self.outcomes[event.outcome] += 1
-            self.sinks.offer(event)
+        job = self.reader.slot.take(TAKE_S)
+        event = None if job is None else self._judged(job)
+        if self.trigger is not None:
+            for late in self.trigger.late():
+                self._judged(Job(ImageError("no frame could be judged in time for this trigger"), late))
+        for alarm in self.alarms.changed({"camera": self.reader.trouble}, self.judge.known):
+            LOG.warning("%s: %s", alarm.outcome, alarm.error)
+            self.sinks.offer(alarm)
         self._notifier.alive()
         self._tell()
         if self._reload:
             self._reload = False
             self.reload()
+        return event
+
+    def _judged(self, job: Job) -> Event:
+        event = self.judge(job.item, job.shot)
+        self.latency.add(event.latency_ms)
+        self.outcomes[event.outcome] += 1
+        if self.trigger is not None and job.shot is not None:
+            self.trigger.latency.add((event.judged_at - job.shot.at) * 1e3)
+        self.sinks.offer(event, job.item)
         return event
 
     def reload(self) -> bool:
@@ -76,11 +97,16 @@ class Watch:
         except (OrinspectError, OSError) as error:
             LOG.error("not reloaded, the old configuration stays: %s", error)
             return False
-        rest = ("source", "journal", "jsonl", "mqtt", "webhook", "status")
-        fixed = [name for name in rest if getattr(new, name) != getattr(self.config, name)]
+        fixed = [
+            f.name
+            for f in fields(new)
+            if f.name not in RELOADED and getattr(new, f.name) != getattr(self.config, f.name)
+        ]
         if fixed:
             LOG.warning("changes of %s take effect after a restart", ", ".join(fixed))
-        self.judge.detector.close()
+        self.judge.close()
+        if self.trigger is not None:
+            self.trigger.recipes = judge.recipes
         self.judge, self.config = judge, replace(self.config, recipe=new.recipe, verdict=new.verdict)
         LOG.info("reloaded: %s", judge.detector.description)
         return True
@@ -97,7 +123,10 @@ class Watch:
             "outcomes": dict(self.outcomes),
             "dropped_frames": self.reader.slot.dropped,
             "camera": self.reader.trouble,
-            "latency_ms": {f"p{p}": round(self.latency.percentile_ms(p), 3) for p in (50, 90, 99)},
+            "alarms": self.alarms.active,
+            "latency_ms": self.latency.percentiles_ms(),
+            "trigger": self.trigger
+            and {**self.trigger.status(), "lines": {one.path: one.trouble for one in self.lines}},
             "sinks": self.sinks.status(),
         }
 
@@ -105,9 +134,6 @@ class Watch:
         if time.monotonic() < self._told_at + STATUS_EVERY_S:
             return
         self._told_at = time.monotonic()
-        if self.reader.trouble != self._trouble:
-            self._trouble = self.reader.trouble
-            LOG.warning("camera: %s", self._trouble or "well again")
         write_status(Path(self.config.status), self.status())
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
@@ -120,12 +146,14 @@ class Watch:
 
     def _end(self) -> None:
         self._notifier.stopping("draining the sinks")
-        self.reader.stop(0.1)
+        for line in self.lines:
+            line.close()
+        self.reader.stop(0.3)
         left = self.sinks.close(time.monotonic() + DRAIN_S)
         if left:
             LOG.error("%d verdicts could not be written before the end", left)
         write_status(Path(self.config.status), self.status())
-        self.judge.detector.close()
+        self.judge.close()
 
 
 def write_status(file: Path, status: dict[str, object]) -> None:

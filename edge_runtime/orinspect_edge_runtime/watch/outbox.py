@@ -7,36 +7,37 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-
-from orinspect_edge_runtime.watch.event import Event
+from typing import Generic, TypeVar
 
 LOG = logging.getLogger("orinspect.watch")
 GATHER_S = 0.2
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 10.0
+T = TypeVar("T")
 
 
-class Outbox:
+class Outbox(Generic[T]):
     """Hands events to `deliver` in order, in batches, again until it does not raise.
 
     delivered: events that `deliver` took. dropped: events that found the queue full. trouble: why it fails now.
     """
 
-    def __init__(self, name: str, deliver: Callable[[Sequence[Event]], None], *, queue: int, batch: int) -> None:
+    def __init__(self, name: str, deliver: Callable[[Sequence[T]], None], *, queue: int, batch: int) -> None:
         self.name, self.delivered, self.dropped, self.trouble = name, 0, 0, ""
         self._deliver, self._most, self._batch = deliver, queue, batch
-        self._queue: deque[Event] = deque()
+        self._queue: deque[T] = deque()
         self._changed, self._closing, self._deadline = threading.Condition(), False, 0.0
+        self._done_at = -float("inf")
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def offer(self, event: Event) -> bool:
+    def offer(self, event: T) -> bool:
         """Queue an event; False, and counted as dropped, when the queue is full. Never waits."""
         with self._changed:
             if len(self._queue) >= self._most:
                 self.dropped += 1
                 return False
             self._queue.append(event)
-            if len(self._queue) >= self._batch:
+            if len(self._queue) in (1, self._batch):
                 self._changed.notify()
             return True
 
@@ -61,20 +62,21 @@ class Outbox:
                 self._done(batch)
                 wait_s = FIRST_WAIT_S
 
-    def _gathered(self) -> list[Event]:
+    def _gathered(self) -> list[T]:
         """The next batch, left in the queue until it is delivered; empty at the end."""
         with self._changed:
-            while not self._queue and not self._closing:
-                self._changed.wait(GATHER_S)
-            if not self._closing and len(self._queue) < self._batch:
-                self._changed.wait(GATHER_S)
+            self._changed.wait_for(lambda: self._queue or self._closing)
+            # One that comes alone goes at once; those that follow closely are gathered.
+            rest_s = self._done_at + GATHER_S - time.monotonic()
+            self._changed.wait_for(lambda: self._closing or len(self._queue) >= self._batch, max(0.0, rest_s))
             return [self._queue[n] for n in range(min(self._batch, len(self._queue)))]
 
-    def _done(self, batch: Sequence[Event]) -> None:
+    def _done(self, batch: Sequence[T]) -> None:
         with self._changed:
             for _ in batch:
                 self._queue.popleft()
             self.delivered += len(batch)
+            self._done_at = time.monotonic()
             if self.trouble:
                 LOG.info("%s works again", self.name)
             self.trouble = ""

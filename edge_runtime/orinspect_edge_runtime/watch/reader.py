@@ -6,21 +6,24 @@ import threading
 
 from orinspect_edge_runtime.errors import ImageError
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec
-from orinspect_edge_runtime.watch.config import SourceConfig
+from orinspect_edge_runtime.watch.config import LIVE, SourceConfig
 from orinspect_edge_runtime.watch.picture import CameraWatch, RateCap, cut
-from orinspect_edge_runtime.watch.slot import Item, Slot
+from orinspect_edge_runtime.watch.slot import Item, Job, Slot
 from orinspect_edge_runtime.watch.sources import SOURCES
+from orinspect_edge_runtime.watch.trigger import MOST_WAITING, Trigger
 
 
 class Reader:
     """Reads a source into `slot` from `start()` on. error: what ended it, None when it ended by itself."""
 
-    def __init__(self, config: SourceConfig, spec: PreprocessSpec) -> None:
-        self.slot = Slot(keep_newest=config.kind == "camera")
+    def __init__(self, config: SourceConfig, spec: PreprocessSpec, trigger: Trigger | None = None) -> None:
+        live = config.kind in LIVE
+        # Of frames that were asked for none may go while others are judged.
+        self.slot = Slot(keep_newest=live, size=1 if trigger is None else MOST_WAITING)
         self.error: Exception | None = None
         self.alarm = ""
-        self._config, self._spec = config, spec
-        self._cap, self._watch = RateCap(config.fps_max if config.kind == "camera" else 0), CameraWatch(config)
+        self._config, self._spec, self._trigger = config, spec, trigger
+        self._cap, self._watch = RateCap(config.fps_max if live else 0), CameraWatch(config)
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
 
     def start(self) -> None:
@@ -40,18 +43,31 @@ class Reader:
     def _run(self) -> None:
         try:
             for item in SOURCES[self._config.kind](self._config, self._spec, self.slot):
-                if isinstance(item, Frame) and not self._cap.lets(item.captured_at):
-                    continue
-                if not self.slot.put(self._prepared(item)):
+                job = self._job(item)
+                if job is not None and not self.slot.put(job):
                     return
         except Exception as error:  # noqa: BLE001  the loop raises it again, in its own thread
             self.error = error
         finally:
             self.slot.end()
 
-    def _prepared(self, item: Item) -> Item:
+    def _job(self, item: Item) -> Job | None:
+        """What is to be judged; None for a frame that nothing asked for, or that comes too soon."""
         if isinstance(item, ImageError):
-            return item
+            return Job(item)
+        if self._trigger is not None:
+            shot = self._trigger.match(item.captured_at)
+            if shot is None:
+                # The camera is watched between the triggers too.
+                self._prepared(item)
+                return None
+            if self.slot.full:
+                self._trigger.drop(shot)
+                return None
+            return Job(self._prepared(item), shot)
+        return Job(self._prepared(item)) if self._cap.lets(item.captured_at) else None
+
+    def _prepared(self, item: Frame) -> Item:
         try:
             frame = cut(item, self._config)
         except ImageError as error:

@@ -6,36 +6,47 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from orinspect_edge_runtime.preprocess import Frame
 from orinspect_edge_runtime.watch.config import WatchConfig
 from orinspect_edge_runtime.watch.event import Event
 from orinspect_edge_runtime.watch.forwarder import Forwarder
 from orinspect_edge_runtime.watch.journal import Journal
 from orinspect_edge_runtime.watch.mqtt import Mqtt
 from orinspect_edge_runtime.watch.outbox import Outbox
+from orinspect_edge_runtime.watch.saver import Picture, Saver
+from orinspect_edge_runtime.watch.slot import Item
+from orinspect_edge_runtime.watch.trigger import Trigger
 from orinspect_edge_runtime.watch.webhook import Webhook
 
 
 class Sinks:
     """Every sink with its own thread."""
 
-    def __init__(self, config: WatchConfig) -> None:
+    def __init__(self, config: WatchConfig, trigger: Trigger | None = None) -> None:
         journal = config.journal
         self._boxes = [Outbox("journal", Journal(journal).write, queue=journal.queue, batch=journal.batch)]
         if config.jsonl is not None:
             lines = JsonLines(Path(config.jsonl.path))
             self._boxes.append(Outbox("jsonl", lines.write, queue=config.jsonl.queue, batch=30))
-        self._receivers = _receivers(config)
+        self._savers: list[tuple[Saver, Outbox[Picture]]] = []
+        if config.images is not None:
+            saver = Saver(config.images)
+            self._savers.append((saver, Outbox("images", saver.write, queue=config.images.queue, batch=1)))
+        self._receivers = _receivers(config, trigger)
         path = Path(journal.path)
         self._forwarders = [Forwarder(name, path, to.deliver) for name, to in self._receivers.items()]
 
-    def offer(self, event: Event) -> None:
-        """Give an event to every sink. Never waits."""
+    def offer(self, event: Event, item: Item | None = None) -> None:
+        """Give an event, and the frame that it is of, to every sink. Never waits."""
         for box in self._boxes:
             box.offer(event)
+        for saver, pictures in self._savers:
+            if isinstance(item, Frame) and saver.wants(event):
+                pictures.offer((event, item.pixels))
 
     def close(self, deadline: float) -> int:
         """Drain until the time.monotonic `deadline`; the number of events that were left, over all sinks."""
-        left = sum(box.close(deadline) for box in self._boxes)
+        left = sum(box.close(deadline) for box in (*self._boxes, *(pictures for _, pictures in self._savers)))
         for forwarder in self._forwarders:
             forwarder.close(deadline)
         for receiver in self._receivers.values():
@@ -44,14 +55,14 @@ class Sinks:
 
     def status(self) -> dict[str, dict[str, object]]:
         """Counts and troubles by sink."""
-        running: list[Outbox | Forwarder] = [*self._boxes, *self._forwarders]
+        running = (*self._boxes, *(pictures for _, pictures in self._savers), *self._forwarders)
         return {b.name: {"delivered": b.delivered, "dropped": b.dropped, "trouble": b.trouble} for b in running}
 
 
-def _receivers(config: WatchConfig) -> dict[str, Mqtt | Webhook]:
+def _receivers(config: WatchConfig, trigger: Trigger | None) -> dict[str, Mqtt | Webhook]:
     found: dict[str, Mqtt | Webhook] = {}
     if config.mqtt is not None:
-        found["mqtt"] = Mqtt(config.mqtt)
+        found["mqtt"] = Mqtt(config.mqtt, trigger)
     if config.webhook is not None:
         found["webhook"] = Webhook(config.webhook)
     return found

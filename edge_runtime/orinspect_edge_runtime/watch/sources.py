@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from orinspect_edge_runtime.errors import ImageError, InputError
-from orinspect_edge_runtime.preprocess import IMAGE_SUFFIXES, Frame, PreprocessSpec, list_images, read_frame
+from orinspect_edge_runtime.preprocess import IMAGE_SUFFIXES, Frame, Pixels, PreprocessSpec, list_images, read_frame
+from orinspect_edge_runtime.watch import gstreamer
 from orinspect_edge_runtime.watch.config import SourceConfig
 from orinspect_edge_runtime.watch.slot import Item, Slot
 from orinspect_edge_runtime.watch.video import decode
@@ -75,16 +76,16 @@ def video_file(config: SourceConfig, spec: PreprocessSpec, slot: Slot) -> Iterat
     del spec
     if not Path(config.location).is_file():
         raise InputError(f"{config.location}: no such file")
-    yield from _frames(config, slot)
+    yield from _frames(decode(config, source_name(config)), config, slot)
 
 
 def camera(config: SourceConfig, spec: PreprocessSpec, slot: Slot) -> Iterator[Item]:
-    """Pictures of a camera or stream; lost, it is opened again after a growing wait, and `slot.alarm` says so."""
+    """Pictures of a camera, stream or pipeline; lost, it is opened again after a growing wait, and `slot.alarm` says so."""
     del spec
     wait_s = FIRST_WAIT_S
     while not slot.ended:
         try:
-            for frame in _frames(config, slot):
+            for frame in _frames(LIVE[config.kind](config, source_name(config)), config, slot):
                 wait_s, slot.alarm = FIRST_WAIT_S, ""
                 yield frame
             slot.alarm = "lost: the stream ended"
@@ -94,12 +95,14 @@ def camera(config: SourceConfig, spec: PreprocessSpec, slot: Slot) -> Iterator[I
         wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
 
-def _frames(config: SourceConfig, slot: Slot) -> Iterator[Frame]:
-    name = source_name(config)
-    for index, pixels in enumerate(decode(config, name)):
+def _frames(pictures: Iterator[Pixels | None], config: SourceConfig, slot: Slot) -> Iterator[Frame]:
+    name, index = source_name(config), 0
+    for pixels in pictures:
         if slot.ended:
             return
-        yield Frame(pixels, name, index, time.time())
+        if pixels is not None:
+            yield Frame(pixels, name, index, time.time())
+            index += 1
 
 
 def source_name(config: SourceConfig) -> str:
@@ -107,9 +110,14 @@ def source_name(config: SourceConfig) -> str:
     return config.name or re.sub(r"(?<=://)[^/@]*@", "", config.location)
 
 
+LIVE: dict[str, Callable[[SourceConfig, str], Iterator[Pixels | None]]] = {
+    "camera": decode,
+    "gstreamer": gstreamer.pictures,
+}
 SOURCES: dict[str, Callable[[SourceConfig, PreprocessSpec, Slot], Iterator[Item]]] = {
     "folder": watched_folder,
     "images": image_files,
     "video": video_file,
     "camera": camera,
+    "gstreamer": camera,
 }

@@ -20,7 +20,7 @@ from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec
 from orinspect_edge_runtime.watch.config import SourceConfig
 from orinspect_edge_runtime.watch.picture import CameraWatch, RateCap, cut
 from orinspect_edge_runtime.watch.reader import Reader
-from orinspect_edge_runtime.watch.slot import Slot
+from orinspect_edge_runtime.watch.slot import Job, Slot
 from orinspect_edge_runtime.watch.sources import source_name
 
 SPEC = PreprocessSpec(32, 32)
@@ -34,19 +34,20 @@ def taken(reader: Reader, count: int, within_s: float = 60) -> list[Any]:
     found, end = [], time.monotonic() + within_s
     while len(found) < count and time.monotonic() < end and not reader.slot.empty:
         item = reader.slot.take(0.2)
-        found += [] if item is None else [item]
+        found += [] if item is None else [item.item]
     return found
 
 
 def test_the_newest_frame_wins_and_the_dropped_are_counted() -> None:
     slot = Slot(keep_newest=True)
     for index in range(5):
-        assert slot.put(frame(index=index))
+        assert slot.put(Job(frame(index=index)))
     taken = slot.take(0)
-    assert isinstance(taken, Frame)
-    assert (taken.index, slot.dropped) == (4, 4)
+    assert taken is not None
+    assert isinstance(taken.item, Frame)
+    assert (taken.item.index, slot.dropped) == (4, 4)
     slot.end()
-    assert not slot.put(frame())
+    assert not slot.put(Job(frame()))
     assert slot.empty
 
 
@@ -153,8 +154,7 @@ def test_a_lost_stream_is_opened_again(mjpeg: str) -> None:
     reader.start()
     last, starts, end = 99, 0, time.monotonic() + 60
     while starts < 3 and time.monotonic() < end:
-        item = reader.slot.take(0.5)
-        if isinstance(item, Frame):
+        for item in taken(reader, 1, within_s=0.5):
             # Frames count from 0 again after each opening; which of them are dropped is left to chance.
             starts += item.index <= last
             last = item.index

@@ -88,7 +88,8 @@ def camera(config: SourceConfig, spec: PreprocessSpec, slot: Slot) -> Iterator[I
             for frame in _frames(LIVE[config.kind](config, source_name(config)), config, slot):
                 wait_s, slot.alarm = FIRST_WAIT_S, ""
                 yield frame
-            slot.alarm = "lost: the stream ended"
+            if not slot.ended:
+                slot.alarm = "lost: the stream ended"
         except InputError as error:
             slot.alarm = f"lost: {error}"
         slot.pause(wait_s)

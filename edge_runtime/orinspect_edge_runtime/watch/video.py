@@ -20,6 +20,8 @@ def decode(config: SourceConfig, name: str) -> Iterator[Pixels]:
                 raise InputError(f"{name}: no video in it")
             for picture in opened.decode(opened.streams.video[0]):
                 yield picture.to_ndarray(format="rgb24")
+    except av.error.ExitError as error:
+        raise InputError(f"{name}: no picture for {config.timeout_s:g} s") from error
     except (OSError, ValueError, av.FFmpegError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise InputError(f"{name}: cannot be read as video ({reason})") from error

@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from orinspect_edge_runtime.watch.config import JournalConfig, MqttConfig, WebhookConfig
+from orinspect_edge_runtime.watch.config import JournalConfig, MqttConfig, TriggerConfig, WebhookConfig
 from orinspect_edge_runtime.watch.event import Event
 from orinspect_edge_runtime.watch.forwarder import Forwarder
 from orinspect_edge_runtime.watch.journal import Journal
 from orinspect_edge_runtime.watch.mqtt import Mqtt
+from orinspect_edge_runtime.watch.trigger import Trigger
 from orinspect_edge_runtime.watch.webhook import Webhook
 
 MOSQUITTO = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
@@ -108,6 +109,72 @@ def test_a_broker_that_is_killed_loses_nothing(tmp_path: Path, broker: Callable[
     wait_for(lambda: states[-1:] == ["offline"])
     assert "online" in states
     watcher.loop_stop()
+
+
+@pytest.fixture
+def listener(tmp_path: Path, broker: Callable[[], subprocess.Popen[bytes]]) -> Iterator[Any]:
+    """A client of the broker that collects (topic, payload, retained) in `got`."""
+    from paho.mqtt.client import Client
+    from paho.mqtt.enums import CallbackAPIVersion
+
+    broker()
+    joined, client = threading.Event(), Client(CallbackAPIVersion.VERSION2)
+    made: Any = client
+    made.got = []
+    made.on_message = lambda _, __, told: made.got.append((told.topic, told.payload.decode(errors="replace"), told.retain))
+    made.on_connect = lambda *_: client.subscribe("#", qos=1)
+    made.on_subscribe = lambda *_: joined.set()
+    client.connect_async("127.0.0.1", int((tmp_path / "port").read_text()))
+    client.loop_start()
+    assert joined.wait(60)
+    yield made
+    client.disconnect()
+    client.loop_stop()
+
+
+def test_discovery_alarms_and_the_state_are_there_for_who_comes_later(tmp_path: Path, listener: Any) -> None:
+    port = int((tmp_path / "port").read_text())
+    mqtt = Mqtt(MqttConfig("127.0.0.1", port, "hall 1/line", discovery="homeassistant"))
+    mqtt.deliver([json.dumps({"outcome": "alarm", "error": "camera black"}), json.dumps({"outcome": "reject"})])
+    wait_for(lambda: any(topic == "hall 1/line/verdict" for topic, *_ in listener.got))
+    mqtt.close()
+    wait_for(lambda: ("hall 1/line/state", "offline", False) in listener.got)
+    listener.got.clear()
+    listener.unsubscribe("#")
+    listener.subscribe("#", qos=1)
+    wait_for(lambda: len(listener.got) == 6)
+    kept = {topic: payload for topic, payload, retained in listener.got if retained}
+    assert kept.pop("hall 1/line/state") == "offline"
+    assert json.loads(kept.pop("hall 1/line/alarm"))["error"] == "camera black"
+    names = ("sensor/hall_1_line/outcome", "sensor/hall_1_line/score", "sensor/hall_1_line/latency")
+    assert sorted(kept) == sorted(
+        f"homeassistant/{name}/config" for name in (*names, "binary_sensor/hall_1_line/alarm")
+    )
+    told = [json.loads(content) for content in kept.values()]
+    assert len({one["unique_id"] for one in told}) == 4
+    assert {one["availability_topic"] for one in told} == {"hall 1/line/state"}
+
+
+def test_a_message_is_a_trigger_and_a_retained_one_is_not(tmp_path: Path, listener: Any) -> None:
+    port = int((tmp_path / "port").read_text())
+    listener.publish("line/trigger", "left", qos=1, retain=True).wait_for_publish(60)
+    asked = Trigger(TriggerConfig(debounce_ms=0.0, late_s=60.0), ("left",))
+    mqtt = Mqtt(MqttConfig("127.0.0.1", port, "line"), asked)
+    mqtt.start()
+    wait_for(lambda: any(topic == "line/state" for topic, *_ in listener.got))
+    for payload in (b"", b"left", b"up", b"\xff"):
+        listener.publish("line/trigger", payload, qos=1).wait_for_publish(60)
+    # The broker keeps the order: once this one has come all have.
+    listener.publish("line/trigger", b" left ", qos=1).wait_for_publish(60)
+    wait_for(lambda: asked.fired == 3)
+    shots = [asked.match(time.time() + 60) for _ in range(4)]
+    assert [(shot.recipe, shot.by) if shot else None for shot in shots] == [
+        ("", "mqtt"),
+        ("left", "mqtt"),
+        ("left", "mqtt"),
+        None,
+    ]
+    mqtt.close()
 
 
 def test_a_broker_that_was_never_there_stops_nobody(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,10 +24,13 @@ from orinspect_edge_runtime.detector import Detector, Verdict
 from orinspect_edge_runtime.errors import CheckFailed, ImageError
 from orinspect_edge_runtime.fit import FitOptions, fit_recipe
 from orinspect_edge_runtime.preprocess import Frame, list_images, read_frame
-from orinspect_edge_runtime.watch.config import RecipeConfig, VerdictConfig
+from orinspect_edge_runtime.watch.alarms import Alarms
+from orinspect_edge_runtime.watch.config import RecipeConfig, VerdictConfig, make_config
 from orinspect_edge_runtime.watch.journal import opened
 from orinspect_edge_runtime.watch.judge import Judge
 from orinspect_edge_runtime.watch.latency import Latency
+from orinspect_edge_runtime.watch.loop import Watch
+from orinspect_edge_runtime.watch.trigger import Shot
 
 WATCH = "from orinspect_edge_runtime.watch.command import watch; watch(standalone_mode=False)"
 
@@ -151,6 +156,82 @@ def _worse(_: object) -> Callable[..., Any]:
     from orinspect_edge_runtime.golden import compare
 
     return lambda backend, spec, golden: compare(backend, spec, golden | {"embedding": -golden["embedding"]})
+
+
+def test_a_trigger_names_the_recipe_and_switching_takes_no_time(
+    bundle: Path, pictures: Path, tmp_path: Path
+) -> None:
+    copytree(bundle, tmp_path / "bundle")
+    made = Bundle.open(tmp_path / "bundle")
+    part = made.recipe("part")
+    made.add_recipe(dataclasses.replace(part, name="strict", threshold=-1e3))
+    judge = Judge(RecipeConfig(str(made.path), "part", also=("strict",)), VerdictConfig())
+    frame = read_frame(pictures / "test/good/00.png", made.manifest.preprocess)
+    asked = [Shot(1.0, recipe, "gpio") for recipe in ("", "strict", "part", "nowhere")]
+    found = [judge(frame, shot) for shot in asked]
+    assert [event.outcome for event in found] == ["accept", "reject", "accept", "failed"]
+    assert [event.recipe for event in found] == ["part", "strict", "part", "part"]
+    assert "no recipe 'nowhere' is open (open: part, strict)" in found[3].error
+    assert {(event.triggered_at, event.trigger) for event in found} == {(1.0, "gpio")}
+    took = []
+    for recipe in ("strict", "part") * 20:
+        begin = time.perf_counter()
+        judge.use(recipe)
+        took.append(time.perf_counter() - begin)
+        assert judge(frame).outcome == {"strict": "reject", "part": "accept"}[recipe]
+    assert min(took) < 1e-3
+    judge.close()
+
+
+def test_troubles_are_events_when_they_begin_and_end() -> None:
+    alarms = Alarms("cam")
+    told = ["", "lost: refused", "lost: silent", "black", "black", "", ""]
+    found = [
+        [(e.outcome, e.error, e.source, e.recipe) for e in alarms.changed({"camera": t}, ("r", "a", "b"))] for t in told
+    ]
+    assert found == [
+        [],
+        [("alarm", "camera lost: refused", "cam", "r")],
+        [],
+        [("alarm", "camera black", "cam", "r")],
+        [],
+        [("clear", "camera black", "cam", "r")],
+        [],
+    ]
+    assert alarms.active == {}
+
+
+def test_a_triggered_line_judges_what_was_asked_for_and_tells_what_was_missed(bundle: Path, tmp_path: Path) -> None:
+    """The whole loop on a real pipeline whose picture never changes, triggered by a line that is a file."""
+    if shutil.which("gst-launch-1.0") is None:
+        pytest.skip("apt install gstreamer1.0-tools")
+    line = tmp_path / "value"
+    line.write_text("0")
+    pipeline = "videotestsrc pattern=black is-live=true ! video/x-raw,framerate=25/1"
+    source = {"kind": "gstreamer", "location": pipeline, "size": [32, 32], "timeout_s": 60, "black_below": 30}
+    values = {"source": source, "recipe": {"bundle": str(bundle)}, "trigger": {"gpio": {str(line): ""}, "late_s": 60}}
+    values |= {"journal": {"path": str(tmp_path / "j.sqlite")}, "status": str(tmp_path / "status.json")}
+    watch = Watch(tmp_path / "watch.toml", make_config(values))
+    assert watch.trigger is not None
+    watch.reader.start()
+    wait_for(lambda: watch.step() is None and watch.alarms.active)
+    with line.open("r+") as file:
+        file.write("1")
+    event = wait_for(watch.step)
+    assert (event.trigger, event.triggered_at <= event.captured_at) == (str(line), True)
+    assert watch.step() is None
+    watch.reader.stop(60)
+    watch.trigger.config = dataclasses.replace(watch.trigger.config, late_s=0.001)
+    watch.trigger.fire()
+    wait_for(lambda: watch.step() is None and watch.trigger.missed)
+    watch._end()
+    with opened(tmp_path / "j.sqlite") as database:
+        rows = [json.loads(row[0]) for row in database.execute("SELECT json FROM event ORDER BY seq")]
+    assert [row["outcome"] for row in (rows[0], *rows[2:])] == ["alarm", "failed"]
+    assert rows[0]["error"] == "camera black"
+    assert "no frame could be judged in time" in rows[2]["error"]
+    told = json.loads((tmp_path / "status.json").read_text())
+    assert (told["trigger"]["fired"], told["trigger"]["missed"], told["alarms"]) == (2, 1, {"camera": "black"})
 
 
 def test_the_recipe_judges_as_before_after_golden(bundle: Path, pictures: Path) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import signal
+import socket
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from shutil import copy
@@ -22,6 +25,7 @@ from orinspect_edge_runtime.watch.picture import CameraWatch, RateCap, cut
 from orinspect_edge_runtime.watch.reader import Reader
 from orinspect_edge_runtime.watch.slot import Job, Slot
 from orinspect_edge_runtime.watch.sources import source_name
+from orinspect_edge_runtime.watch.video import decode
 
 SPEC = PreprocessSpec(32, 32)
 
@@ -160,6 +164,68 @@ def test_a_lost_stream_is_opened_again(mjpeg: str) -> None:
             last = item.index
     assert starts == 3, reader.trouble
     reader.stop(10)
+
+
+@pytest.fixture
+def rtsp() -> Iterator[tuple[str, Callable[[], subprocess.Popen[str]]]]:
+    """The URL of a real RTSP server and what starts it."""
+    pytest.importorskip("av", reason="the extra `watch` is not installed")
+    python, bindings = Path("/usr/bin/python3"), "import gi; gi.require_version('GstRtspServer', '1.0')"
+    if not python.exists() or subprocess.run([python, "-c", bindings], capture_output=True, check=False).returncode:
+        pytest.skip("no RTSP server: apt install gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    started = list[subprocess.Popen[str]]()
+
+    def start() -> subprocess.Popen[str]:
+        command = [str(python), str(Path(__file__).with_name("rtsp_server.py")), port]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True))
+        assert started[-1].stdout is not None
+        assert started[-1].stdout.readline() == "serves\n"
+        return started[-1]
+
+    yield f"rtsp://127.0.0.1:{port}/line", start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_an_rtsp_server_that_is_killed_or_hangs_is_found_again(
+    rtsp: tuple[str, Callable[[], subprocess.Popen[str]]],
+) -> None:
+    url, start = rtsp
+    server = start()
+    reader = Reader(SourceConfig(url, "camera", timeout_s=2), SPEC)
+    reader.start()
+    assert len(taken(reader, 5)) == 5
+    server.kill()
+    server.wait()
+    wait_for(lambda: reader.trouble.startswith("lost: "), reader)
+    again = start()
+    assert len(taken(reader, 5)) == 5
+    assert reader.trouble == ""
+    again.send_signal(signal.SIGSTOP)
+    wait_for(lambda: "no picture for 2 s" in reader.trouble, reader)
+    again.send_signal(signal.SIGCONT)
+    assert len(taken(reader, 5)) == 5
+    reader.stop(10)
+
+
+def wait_for(condition: Callable[[], bool], reader: Reader) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, reader.trouble
+        reader.slot.take(0.05)
+
+
+def test_a_device_is_opened_through_video4linux() -> None:
+    """As far as it goes without a camera: the driver's interface is what refuses a device that is none."""
+    pytest.importorskip("av", reason="the extra `watch` is not installed")
+    with pytest.raises(InputError, match=r"cam: cannot be read as video \(Inappropriate ioctl for device\)"):
+        next(decode(SourceConfig("/dev/null", "camera", format="v4l2"), "cam"))
+    with pytest.raises(InputError, match=r"cam: cannot be read as video \(No such file or directory\)"):
+        next(decode(SourceConfig("/dev/video9999", "camera"), "cam"))
 
 
 def test_a_camera_that_is_not_there_is_an_alarm_not_an_end() -> None:

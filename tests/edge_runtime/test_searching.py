@@ -73,6 +73,21 @@ def test_small_banks_are_left_to_the_graph_and_recipes_can_be_changed(real_bundl
         np.testing.assert_array_equal(small["score"], backend._inner.run(frames()[:1])["score"])
 
 
+def test_prepared_recipes_are_searched_by_their_own_size(real_bundle: Path) -> None:
+    bundle = Bundle.open(real_bundle)
+    spec, frame = bundle.manifest.graphs[0], frames()[:1]
+    with open_backend(bundle.read(spec.file), spec, threads=1) as backend:
+        backend.set_inputs(arrays(50))
+        prepared = {rows: backend.prepare(arrays(rows)) for rows in (60, searching.FEWEST_ROWS)}
+        found = {rows: backend.run(frame, one)["score"] for rows, one in prepared.items()}
+        here = backend.run(frame)["score"]
+        for rows, score in (*found.items(), (50, here)):
+            backend.set_inputs(arrays(rows))
+            np.testing.assert_array_equal(backend.run(frame)["score"], score)
+        for one in prepared.values():
+            backend.release(one)
+
+
 def test_an_array_that_does_not_fit_is_refused_and_the_recipe_before_it_stays(real_bundle: Path) -> None:
     bundle = Bundle.open(real_bundle)
     spec = bundle.manifest.graphs[0]

@@ -7,6 +7,7 @@ better way, so only CPU backends are wrapped.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -24,6 +25,14 @@ from orinspect_edge_runtime.whitening import Whitening
 # Smaller banks are searched faster by the graph: measured in benchmarks/vs_anomalib.py.
 FEWEST_ROWS = 2000
 Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe's inputs as the inner backend holds them, and its bank when it is searched here."""
+
+    inputs: Any
+    bank: Bank | None
 
 
 class SearchingBackend:
@@ -50,21 +59,35 @@ class SearchingBackend:
 
     def set_inputs(self, arrays: Arrays) -> None:
         """Make a recipe's arrays resident, and prepare its bank when it is a large one."""
-        check_inputs(arrays, self._spec.inputs)
-        large = arrays["bank"].shape[1] >= FEWEST_ROWS and grid_of(self._spec) is not None
-        bank = Bank(arrays, self._spec) if large else None
-        self._inner.set_inputs({**arrays, "bank": arrays["bank"][:, :1]} if large else arrays)
+        arrays, bank = self._divided(arrays)
+        self._inner.set_inputs(arrays)
         self._bank = bank
 
-    def run(self, frames: NDArray[np.uint8]) -> dict[str, Floats]:
+    def prepare(self, arrays: Arrays) -> Prepared:
+        """Make another recipe's arrays resident for calls of `run`."""
+        arrays, bank = self._divided(arrays)
+        return Prepared(self._inner.prepare(arrays), bank)
+
+    def release(self, prepared: Prepared) -> None:
+        """Free what `prepare` returned."""
+        self._inner.release(prepared.inputs)
+
+    def run(self, frames: NDArray[np.uint8], prepared: Prepared | None = None) -> dict[str, Floats]:
         """Outputs by name for uint8 frames [batch, height, width, 3]."""
-        bank = self._bank
-        outputs = self._inner.run(frames)
+        bank = self._bank if prepared is None else prepared.bank
+        outputs = self._inner.run(frames, None if prepared is None else prepared.inputs)
         if bank is None:
             return outputs
         found = [bank.score(*image) for image in zip(outputs["embedding"], outputs["patches"], strict=True)]
         scores, maps = zip(*found, strict=True)
         return {**outputs, "score": np.array(scores, np.float32), "anomaly_map": np.stack(maps)}
+
+    def _divided(self, arrays: Arrays) -> tuple[Arrays, Bank | None]:
+        """What the graph gets, and the bank that is searched here: all and none when the bank is a small one."""
+        check_inputs(arrays, self._spec.inputs)
+        if arrays["bank"].shape[1] < FEWEST_ROWS or grid_of(self._spec) is None:
+            return arrays, None
+        return {**arrays, "bank": arrays["bank"][:, :1]}, Bank(arrays, self._spec)
 
     def close(self) -> None:
         """Free the graph and the bank."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 import random
 import shutil
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -214,38 +215,40 @@ def test_a_kind_is_not_left_without_rows(bundle: Bundle) -> None:
     assert bundle.now() == changed
 
 
-def _forget_some(folder: Path, numbers: list[int], pause: float) -> None:
-    for number in numbers:
-        forget_image(folder, "patchcore", f"line/{number}-0.png")
-        time.sleep(pause)
+FORGET_SOME = """
+import sys, time
+from orinspect_edge_runtime.recipe_edit import forget_image
+folder, pause, *numbers = sys.argv[1:]
+for number in numbers:
+    forget_image(folder, "patchcore", f"line/{number}-0.png")
+    time.sleep(float(pause))
+"""
+
+
+def forget_elsewhere(folder: Path, numbers: Iterable[int], pause: float) -> subprocess.Popen[bytes]:
+    """Another process that forgets these images, one after the other."""
+    return subprocess.Popen([sys.executable, "-c", FORGET_SOME, str(folder), str(pause), *map(str, numbers)])
 
 
 def test_two_processes_at_once_both_keep_their_edits(bundle: Bundle) -> None:
-    context = multiprocessing.get_context("spawn")
-    parts = [
-        context.Process(target=_forget_some, args=(bundle.path, numbers, 0.01)) for numbers in ([1, 2, 3], [4, 5, 6])
-    ]
+    parts = [forget_elsewhere(bundle.path, numbers, 0.01) for numbers in ([1, 2, 3], [4, 5, 6])]
     for part in parts:
-        part.start()
-    for part in parts:
-        part.join(120)
-        assert part.exitcode == 0
+        assert part.wait(120) == 0
     assert sorted(edit.image for edit in history(bundle.path, "patchcore")) == [f"line/{n}-0.png" for n in range(1, 7)]
     assert Bundle.open(bundle.path).recipe("patchcore").good_images == 18
 
 
 def test_killed_at_any_moment_the_recipe_is_that_of_before_or_after(bundle: Bundle) -> None:
-    context, rng = multiprocessing.get_context("spawn"), random.Random(0)
+    rng = random.Random(0)
     for turn in range(4):
-        part = context.Process(target=_forget_some, args=(bundle.path, list(range(6 * turn, 6 * turn + 6)), 0.0))
         before = len(history(bundle.path, "patchcore"))
-        part.start()
+        part = forget_elsewhere(bundle.path, range(6 * turn, 6 * turn + 6), 0.0)
         deadline = time.monotonic() + 60
         while len(bundle.now().recipe("patchcore").edits) == before and time.monotonic() < deadline:
             time.sleep(0.002)
         time.sleep(rng.random() * 0.05)
         part.kill()
-        part.join()
+        part.wait()
         recipe = Bundle.open(bundle.path).recipe("patchcore")
         assert len(recipe.edits) > before
         assert recipe.good_images == 24 - len(recipe.edits)

@@ -121,7 +121,9 @@ def listener(tmp_path: Path, broker: Callable[[], subprocess.Popen[bytes]]) -> I
     joined, client = threading.Event(), Client(CallbackAPIVersion.VERSION2)
     made: Any = client
     made.got = []
-    made.on_message = lambda _, __, told: made.got.append((told.topic, told.payload.decode(errors="replace"), told.retain))
+    made.on_message = lambda _, __, told: made.got.append(
+        (told.topic, told.payload.decode(errors="replace"), told.retain)
+    )
     made.on_connect = lambda *_: client.subscribe("#", qos=1)
     made.on_subscribe = lambda *_: joined.set()
     client.connect_async("127.0.0.1", int((tmp_path / "port").read_text()))

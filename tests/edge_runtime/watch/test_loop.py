@@ -158,9 +158,7 @@ def _worse(_: object) -> Callable[..., Any]:
     return lambda backend, spec, golden: compare(backend, spec, golden | {"embedding": -golden["embedding"]})
 
 
-def test_a_trigger_names_the_recipe_and_switching_takes_no_time(
-    bundle: Path, pictures: Path, tmp_path: Path
-) -> None:
+def test_a_trigger_names_the_recipe_and_switching_takes_no_time(bundle: Path, pictures: Path, tmp_path: Path) -> None:
     copytree(bundle, tmp_path / "bundle")
     made = Bundle.open(tmp_path / "bundle")
     part = made.recipe("part")

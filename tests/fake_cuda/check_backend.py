@@ -202,6 +202,32 @@ def test_the_parts_of_a_call_are_told(
             assert all(value > 0 for value in seconds.values())
 
 
+def test_prepared_recipes_take_turns_without_a_copy_and_are_freed(
+    opened: Callable[..., TensorRTBackend], inputs: Any, recorded: Any, truth: Callable[..., Any]
+) -> None:
+    frames, expected = recorded["frames"][:2], truth(recorded["frames"][:2])
+    twice = inputs | {"score_scale": inputs["score_scale"] * 2}
+    with opened() as backend:
+        backend.set_inputs(inputs)
+        for _ in range(3):
+            backend.run(frames)
+        live = DRIVER.live()
+        prepared, made = backend.prepare(twice), 0
+        for turn in range(6):  # the first calls, the captured ones and the replayed ones
+            made = DRIVER.allocations() if turn == 3 else made
+            assert same(backend.run(frames), expected)
+            doubled = backend.run(frames, prepared)
+            assert np.allclose(doubled["score"], 2 * expected["score"], atol=1e-4)
+            assert np.allclose(doubled["patches"], expected["patches"], atol=1e-5)
+        assert DRIVER.allocations() == made
+        backend.release(prepared)
+        assert DRIVER.live() == live
+        assert same(backend.run(frames), expected)
+        with pytest.raises(RecipeError, match="does not fit"):
+            backend.prepare({})
+        assert DRIVER.live() == live
+
+
 def test_results_are_copies(opened: Callable[..., TensorRTBackend], inputs: Any, recorded: Any) -> None:
     with opened() as backend:
         backend.set_inputs(inputs)

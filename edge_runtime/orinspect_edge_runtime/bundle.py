@@ -93,10 +93,16 @@ class Bundle:
         """The bundle as its manifest is at this moment; its files are verified when they are read."""
         return Bundle(self.path, _read_manifest(self.path))
 
-    def add_recipe(self, recipe: Recipe) -> Bundle:
-        """Store a recipe, replacing one of the same name and its history; return the bundle as it is then."""
+    def add_recipe(self, recipe: Recipe, *, replace: bool = True) -> Bundle:
+        """Store a recipe, replacing one of the same name and its history; return the bundle as it is then.
+
+        Raises RecipeError when there is one of that name and `replace` is False.
+        """
         with _locked(self.path):
-            return self.now()._publish(recipe)
+            now = self.now()
+            if not replace and recipe.name in now.manifest.recipes:
+                raise RecipeError(f"{self.path} has a recipe {recipe.name!r} already: choose another name or remove it")
+            return now._publish(recipe)
 
     def change_recipe(self, name: str | None, change: Callable[[Bundle, Recipe, str], Recipe]) -> Bundle:
         """Replace a recipe by `change(bundle, recipe, its file)`, while no other process can write.

@@ -23,6 +23,7 @@ JOURNEY = (
     "export",
     "build",
     "fit",
+    "recipe",
     "score",
     "embed",
     "evaluate",

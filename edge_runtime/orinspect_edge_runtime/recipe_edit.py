@@ -88,7 +88,9 @@ def undo(bundle: Bundle | Path | str, recipe: str | None = None) -> Edit:
             raise RecipeError(f"recipe {recipe.name!r} has no edit to undo")
         last = standing[-1]
         if last.before not in now.manifest.files:
-            raise RecipeError(f"edit {last.number} of recipe {recipe.name!r} is too old to undo; fit it again")
+            raise RecipeError(
+                f"edit {last.number} of recipe {recipe.name!r} cannot be undone: the version before it is not kept"
+            )
         old = recipes.from_bytes(now.read(last.before), last.before)
         done = _Change(
             last.image, last.rows_removed, last.rows_added, f"edit {last.number} ({last.kind}) was taken back"
@@ -103,6 +105,17 @@ def undo(bundle: Bundle | Path | str, recipe: str | None = None) -> Edit:
 def history(bundle: Bundle | Path | str, recipe: str | None = None) -> tuple[Edit, ...]:
     """Every edit since the recipe was fitted, oldest first, those that were taken back and the undos included."""
     return _opened(bundle).recipe(recipe).edits
+
+
+def copy_recipe(bundle: Bundle | Path | str, name: str, new_name: str) -> Bundle:
+    """Store a recipe under a second name. The log goes with it, but only edits made on the copy can be undone.
+
+    Raises RecipeError when the new name is taken.
+    """
+    opened = _opened(bundle)
+    old = opened.recipe(name)
+    edits = tuple(dataclasses.replace(edit, before="") for edit in old.edits)
+    return opened.add_recipe(dataclasses.replace(old, name=new_name, edits=edits), replace=False)
 
 
 def find_image(recipe: Recipe, image: str) -> int:

@@ -20,7 +20,7 @@ from orinspect_edge_runtime.errors import InputError, RecipeError
 from orinspect_edge_runtime.fit import FitOptions, fit_recipe
 from orinspect_edge_runtime.preprocess import Frame
 from orinspect_edge_runtime.recipe import Recipe
-from orinspect_edge_runtime.recipe_edit import find_image, forget_image, history, mark_good, undo
+from orinspect_edge_runtime.recipe_edit import copy_recipe, find_image, forget_image, history, mark_good, undo
 
 SIDE = 32
 
@@ -263,7 +263,7 @@ def test_old_versions_beyond_the_budget_go(bundle: Bundle, monkeypatch: pytest.M
     files = [name for name in bundle.now().manifest.files if name.startswith("recipes/patchcore-")]
     assert len(files) == 2, "the recipe and the version before it"
     undo(bundle, "patchcore")
-    with pytest.raises(RecipeError, match="too old to undo"):
+    with pytest.raises(RecipeError, match="the version before it is not kept"):
         undo(bundle, "patchcore")
 
 
@@ -272,3 +272,20 @@ def test_fitting_anew_starts_a_new_history(bundle: Bundle, tiny_recipe: Callable
     bundle.add_recipe(tiny_recipe("patchcore"))
     assert history(bundle, "patchcore") == ()
     assert len([name for name in bundle.now().manifest.files if name.startswith("recipes/patchcore-")]) == 1
+
+
+def test_a_copy_is_a_recipe_of_its_own(bundle: Bundle) -> None:
+    forget_image(bundle, "patchcore", "line/1-0.png")
+    copy_recipe(bundle, "patchcore", "trial")
+    forget_image(bundle, "trial", "line/2-0.png")
+    assert [edit.image for edit in history(bundle, "trial")] == ["line/1-0.png", "line/2-0.png"]
+    assert [edit.image for edit in history(bundle, "patchcore")] == ["line/1-0.png"]
+    undo(bundle, "trial")
+    with pytest.raises(RecipeError, match="not kept"):
+        undo(bundle, "trial")
+    bundle.remove_recipe("trial")
+    undo(bundle, "patchcore")
+    for name, problem in (("knn", "already"), ("../x", "recipe name")):
+        with pytest.raises(InputError, match=problem):
+            copy_recipe(bundle, "patchcore", name)
+    assert not [name for name in Bundle.open(bundle.path).manifest.files if "trial" in name]

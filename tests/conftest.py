@@ -21,7 +21,7 @@ from PIL import Image
 
 from orinspect_edge_runtime import manifest as manifests
 from orinspect_edge_runtime.bundle import GOLDEN, MANIFEST, Bundle
-from orinspect_edge_runtime.heads import head_inputs
+from orinspect_edge_runtime.heads import axis_filter, head_inputs
 from orinspect_edge_runtime.manifest import EncoderSpec, FileEntry, GraphSpec, Manifest, TensorSpec
 from orinspect_edge_runtime.preprocess import PreprocessSpec
 from orinspect_edge_runtime.recipe import Recipe
@@ -251,8 +251,9 @@ def patchcore_graph() -> bytes:
         _node("Mul", "shifted scale", "scaled"),
         _node("ReduceMax", "scaled", "score", axes=[1, 2], keepdims=0),
         _node("Reshape", "scaled rows,columns", "grid"),
-        _node("Resize", "grid - factors", "large", mode="nearest"),
-        _node("Squeeze", "large second", "anomaly_map"),
+        _node("Squeeze", "grid second", "cells_of_image"),
+        _node("MatMul", "filter cells_of_image", "tall"),
+        _node("MatMul", "tall filter_turned", "anomaly_map"),
     ]
     constants = {
         "1/255": np.array(1 / 255, f),
@@ -263,7 +264,8 @@ def patchcore_graph() -> bytes:
         "rows,columns": np.array([0, 1, 4, 4], i),
         "second": np.array([1], i),
         "last_two": np.array([1, 2], i),
-        "factors": np.array([1, 1, CELL, CELL], f),
+        "filter": axis_filter(SIDE // CELL, SIDE),
+        "filter_turned": np.ascontiguousarray(axis_filter(SIDE // CELL, SIDE).T),
     }
     values = [_text(2, "tiny")] + [_block(1, node) for node in nodes]
     values += [_block(5, _tensor(name, array)) for name, array in constants.items()]

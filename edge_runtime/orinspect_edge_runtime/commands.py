@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from orinspect_edge_runtime.evaluation import Evaluation
 
 __all__ = ["bench", "check", "embed", "evaluate", "fit", "score"]
+OUTCOME_WORDS = {"accept": "good", "review": "REVIEW", "reject": "ANOMALOUS"}
 recipe_option = click.option("--recipe", help="Recipe to use; not needed when the bundle has only one.")
 
 
@@ -42,14 +43,20 @@ def _print_json(value: Any) -> None:
     show_default=True,
     help="Kinds of good image to tell apart; 0: found by itself.",
 )
+@click.option(
+    "--review-alarm",
+    type=float,
+    help="Share of good images that a person may have to look at: adds a review band below the threshold.",
+)
+@click.option("--mask", type=PATH, help="Picture of what to inspect: white is inspected, black is not.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @backend_option
 @json_option
-def fit(bundle: Path, normal_dir: Path, recipe: str, as_json: bool, **options: Any) -> None:
+def fit(bundle: Path, normal_dir: Path, recipe: str, mask: Path | None, as_json: bool, **options: Any) -> None:
     """Fit a recipe on good images only.
 
     \b
-    Example:  orinspect fit BUNDLE good_images/ --recipe bracket --false-alarm 0.01
+    Example:  orinspect fit BUNDLE good_images/ --recipe bracket --false-alarm 0.01 --review-alarm 0.05
     Of a dataset with test images (see evaluate) only its training part is taken.
     """
     from orinspect_edge_runtime.bundle import Bundle
@@ -58,22 +65,31 @@ def fit(bundle: Path, normal_dir: Path, recipe: str, as_json: bool, **options: A
     from orinspect_edge_runtime.preprocess import Skipped, read_frames
     from orinspect_edge_runtime.progress import shares, track
     from orinspect_edge_runtime.recipe import check_name
+    from orinspect_edge_runtime.region_mask import read_region
 
     chosen, opened = FitOptions(**options), Bundle.open(bundle)
     check_name(recipe)
+    spec, grid = opened.manifest.preprocess, opened.manifest.encoder.grid
+    region = None if mask is None else read_region(mask, spec, grid)
     paths, skipped = training_images(normal_dir), list[Skipped]()
     frames = track(read_frames(paths, opened.manifest.preprocess, skipped), "features", len(paths))
     with shares("recipe") as show:
-        fitted = fit_recipe(opened, frames, recipe, chosen, progress=show)
+        fitted = fit_recipe(opened, frames, recipe, chosen, progress=show, mask=region)
     opened.add_recipe(fitted)
     _warn_skipped([s.reason for s in skipped])
     if as_json:
-        hidden = ("arrays", "calibration_scores")
+        hidden = ("arrays", "calibration_scores", "calibration_images", "images", "edits")
         _print_json({f.name: getattr(fitted, f.name) for f in dataclasses.fields(fitted) if f.name not in hidden})
         return
     kinds = " + ".join(str(n) for n in fitted.group_sizes)
     click.echo(f"recipe {fitted.name}: {fitted.scorer} {fitted.precision}, {fitted.good_images} good images ({kinds})")
     click.echo(f"threshold {fitted.threshold:.3f}: {fitted.false_alarm_note}")
+    if fitted.review_threshold is not None:
+        click.echo(
+            f"review from {fitted.review_threshold:.3f}: {fitted.review_alarm:.2%} of good images at most are above"
+        )
+    if region is not None:
+        click.echo(f"mask: {region.mean():.0%} of the picture is inspected, {fitted.arrays['inspected'].sum()} patches")
     click.echo(f"fitted on {fitted.backend}")
 
 
@@ -108,9 +124,9 @@ def score(
                 continue
             verdict = detector(frame)
             row = {k: v for k, v in vars(verdict).items() if k not in ("anomaly_map", "embedding")}
-            rows.append({"image": str(path), **row})
+            rows.append({"image": str(path), **row, "outcome": verdict.outcome})
             if not as_json:
-                word = "ANOMALOUS" if verdict.is_anomalous else "good"
+                word = OUTCOME_WORDS[verdict.outcome]
                 click.echo(f"{word:9}  {verdict.score:8.3f}  {path}")
             if overlay is not None:
                 _save_overlay(overlay, path, len(rows), frame, verdict)
@@ -215,6 +231,11 @@ def _print_evaluation(result: Evaluation, as_json: bool) -> None:
         )
     click.echo(f"threshold {result.threshold:.3f}: {result.detections:.1%} of the defective images are above it")
     click.echo(f"and {result.false_alarms:.2%} of the good ones (promised {result.false_alarm_promised:.2%})")
+    if result.review is not None:
+        click.echo(
+            f"review from {result.review.threshold:.3f}: {result.review.good:.2%} of the good and "
+            f"{result.review.defective:.1%} of the defective images are between the two"
+        )
     if len(result.auroc_by_kind) > 1:
         for kind, auroc in result.auroc_by_kind.items():
             click.echo(f"  {kind}: image AUROC {auroc:.4f}, {result.detections_by_kind[kind]:.1%} found")

@@ -28,8 +28,10 @@ from orinspect_edge_runtime.heads import head_inputs, neutral_inputs
 from orinspect_edge_runtime.manifest import GraphSpec
 from orinspect_edge_runtime.preprocess import Frame, fit_to_model, frame_of_array, read_frame
 from orinspect_edge_runtime.recipe import Recipe
+from orinspect_edge_runtime.region_mask import RegionMask
 from orinspect_edge_runtime.scorers import SCORERS, Scorer
 
+ACCEPT, REVIEW, REJECT = "accept", "review", "reject"
 Image: TypeAlias = Frame | NDArray[Any] | Path | str
 
 
@@ -41,7 +43,7 @@ class Verdict:
     is_anomalous: score > threshold. anomaly_map: float32 [height, width] at the model's size and on the score's scale,
     or None for scorers that judge the whole image. probability: share of good images that score lower.
     group: which kind of good image it was compared with. milliseconds: resize, graph and scoring of this frame.
-    embedding: float32 [E], for a drift monitor.
+    embedding: float32 [E], for a drift monitor. review_threshold: the recipe's, None when it has no review band.
     """
 
     score: float
@@ -52,16 +54,28 @@ class Verdict:
     group: int
     milliseconds: float
     embedding: NDArray[np.float32]
+    review_threshold: float | None = None
+
+    @property
+    def outcome(self) -> str:
+        """`reject` above the threshold, `review` above the review threshold, else `accept`."""
+        if self.is_anomalous:
+            return REJECT
+        return REVIEW if self.review_threshold is not None and self.score > self.review_threshold else ACCEPT
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """A recipe whose arrays are resident. inputs: what its backend's `run` takes, None for those of `set_inputs`."""
+    """A recipe whose arrays are resident. inputs: what its backend's `run` takes, None for those of `set_inputs`.
+
+    region: its mask, if it has one.
+    """
 
     recipe: Recipe
     file: str
     backend: Backend
     inputs: Any
+    region: RegionMask | None
 
 
 class Detector:
@@ -75,7 +89,9 @@ class Detector:
         self._preprocess = bundle.manifest.preprocess
         self._opening: dict[str, Any] = {}
         self._backends = {(recipe.precision, SCORERS[recipe.scorer].head): backend}
-        self._active = _Ready(recipe, bundle.manifest.recipes.get(recipe.name, ""), backend, None)
+        self._active = _Ready(
+            recipe, bundle.manifest.recipes.get(recipe.name, ""), backend, None, _region(recipe, bundle)
+        )
         self._ready = {recipe.name: self._active}
 
     @classmethod
@@ -101,7 +117,7 @@ class Detector:
         detector = cls(bundle, chosen, opened)
         detector._opening = opening
         try:
-            opened.set_inputs(_resident(chosen, bundle))
+            opened.set_inputs(_resident(chosen, bundle), chosen.arrays.get("inspected"))
             for name in recipes:
                 detector.prepare(name)
         except BaseException:
@@ -130,8 +146,9 @@ class Detector:
             self._backends[key] = _open(self.bundle, chosen, self._opening)
         backend = self._backends[key]
         _check_graph(self.bundle, chosen)
-        inputs = backend.prepare(_resident(chosen, self.bundle))
-        self._ready[name] = _Ready(chosen, self.bundle.recipe_file(name), backend, inputs)
+        inputs = backend.prepare(_resident(chosen, self.bundle), chosen.arrays.get("inspected"))
+        region = _region(chosen, self.bundle)
+        self._ready[name] = _Ready(chosen, self.bundle.recipe_file(name), backend, inputs, region)
         if old is not None:
             if self._active is old:
                 self._active = self._ready[name]
@@ -212,7 +229,7 @@ class Detector:
         return self._verdict(self._active, outputs, source, time.perf_counter() if start is None else start)
 
     def _verdict(self, ready: _Ready, outputs: dict[str, NDArray[np.float32]], source: str, start: float) -> Verdict:
-        score, group, anomaly_map = _score(ready.recipe, outputs)
+        score, group, anomaly_map = _score(ready, outputs)
         if not math.isfinite(score):
             # Compared with a threshold it would pass for a good part.
             raise CheckFailed(f"{source}: {self.description} gave no number as its score; use another precision")
@@ -225,6 +242,7 @@ class Detector:
             group=group,
             milliseconds=(time.perf_counter() - start) * 1e3,
             embedding=outputs["embedding"][0].copy(),
+            review_threshold=ready.recipe.review_threshold,
         )
 
     def require_golden(self) -> None:
@@ -245,7 +263,7 @@ class Detector:
         """Set a backend's inputs again, if a recipe uses them."""
         for ready in self._ready.values():
             if ready.backend is backend and ready.inputs is None:
-                backend.set_inputs(_resident(ready.recipe, self.bundle))
+                backend.set_inputs(_resident(ready.recipe, self.bundle), ready.recipe.arrays.get("inspected"))
 
     def close(self) -> None:
         """Free the backends."""
@@ -262,14 +280,22 @@ class Detector:
         self.close()
 
 
-def _score(recipe: Recipe, outputs: dict[str, NDArray[np.float32]]) -> tuple[float, int, NDArray[np.float32] | None]:
+def _score(ready: _Ready, outputs: dict[str, NDArray[np.float32]]) -> tuple[float, int, NDArray[np.float32] | None]:
     """Score, group and map of the first frame: from the graph, or here for scorers of the whole image."""
-    features, scorer = Features(outputs["embedding"][:1], outputs["patches"][:1]), SCORERS[recipe.scorer]
+    recipe, scorer = ready.recipe, SCORERS[ready.recipe.scorer]
+    features = Features(outputs["embedding"][:1], outputs["patches"][:1])
     if scorer.has_map:
         group = assign_groups(recipe.arrays, features.embedding)
-        return float(outputs["score"][0]), int(group[0]), outputs["anomaly_map"][0].copy()
+        score, anomaly_map = float(outputs["score"][0]), outputs["anomaly_map"][0].copy()
+        if ready.region is not None:
+            score, anomaly_map = ready.region.apply(score, anomaly_map)
+        return score, int(group[0]), anomaly_map
     scores, group = score_features(scorer, recipe.arrays, features)
     return float(scores[0]), int(group[0]), None
+
+
+def _region(recipe: Recipe, bundle: Bundle) -> RegionMask | None:
+    return RegionMask(recipe.arrays["mask"], bundle.manifest.encoder.grid) if "mask" in recipe.arrays else None
 
 
 def _probability(recipe: Recipe, score: float) -> float:

@@ -18,6 +18,7 @@ from orinspect_edge_runtime.in_order import in_order
 from orinspect_edge_runtime.labelled import LabelledImage
 from orinspect_edge_runtime.localisation import Localisation, localise, read_mask
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, Skipped, decode_ahead, too_many_skipped
+from orinspect_edge_runtime.recipe import Recipe
 
 INTERVALS: dict[str, metrics.Metric] = {
     "average_precision": metrics.average_precision,
@@ -39,12 +40,22 @@ class ScoredImage:
 
 
 @dataclass(frozen=True)
+class Review:
+    """The review band: from `threshold` up to the one of alarms. good, defective: shares of the images in it."""
+
+    threshold: float
+    good: float
+    defective: float
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Metrics of one recipe on one dataset.
 
     auroc_interval: 95 % bootstrap interval; intervals: those of the metrics named in INTERVALS. false_alarms,
     detections: shares of good and of defective images above the recipe's threshold, which never saw either.
     auroc_by_kind: of one kind of defect against all good images. localisation: None without masks or maps.
+    review: None for a recipe without a review band.
     """
 
     recipe: str
@@ -67,6 +78,7 @@ class Evaluation:
     localisation: Localisation | None
     images: tuple[ScoredImage, ...]
     skipped: tuple[str, ...]
+    review: Review | None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for json.dumps."""
@@ -81,7 +93,8 @@ def from_json(values: dict[str, Any]) -> Evaluation:
         intervals = {name: tuple(both) for name, both in values["intervals"].items()}
         found = values["localisation"] and Localisation(**values["localisation"])
         read = {"images": images, "auroc_interval": interval, "skipped": skipped, "intervals": intervals}
-        return Evaluation(**{**values, **read, "localisation": found})
+        review = values["review"] and Review(**values["review"])
+        return Evaluation(**{**values, **read, "localisation": found, "review": review})
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"not an evaluation as this orinspect writes it ({error}); evaluate again") from error
 
@@ -173,7 +186,15 @@ def summarise(
         localisation=localisation,
         images=scored,
         skipped=skipped,
+        review=_review(recipe, labels, scores),
     )
+
+
+def _review(recipe: Recipe, labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> Review | None:
+    if recipe.review_threshold is None:
+        return None
+    between = (scores > recipe.review_threshold) & (scores <= recipe.threshold)
+    return Review(recipe.review_threshold, float(between[~labels].mean()), float(between[labels].mean()))
 
 
 def _by_kind(scored: tuple[ScoredImage, ...], alarms: NDArray[np.bool_]) -> dict[str, float]:

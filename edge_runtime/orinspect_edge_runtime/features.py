@@ -59,5 +59,7 @@ def score_features(
 ) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
     """Normalised scores [N] and groups [N] in numpy: what the graph's head computes, for features at hand."""
     groups = assign_groups(arrays, features.embedding)
-    raw, _ = scorer.raw_scores(dict(arrays), features.embedding, features.patches, groups)
+    raw, distances = scorer.raw_scores(dict(arrays), features.embedding, features.patches, groups)
+    if distances is not None and "inspected" in arrays:
+        raw = distances[:, arrays["inspected"]].max(axis=1)
     return (raw - arrays["score_offset"][groups]) * np.float64(arrays["score_scale"][groups]), groups

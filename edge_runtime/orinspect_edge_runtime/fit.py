@@ -25,18 +25,23 @@ from orinspect_edge_runtime.groups import Groups, find_groups
 from orinspect_edge_runtime.heads import neutral_inputs
 from orinspect_edge_runtime.preprocess import Frame
 from orinspect_edge_runtime.recipe import Recipe
+from orinspect_edge_runtime.region_mask import inspected_patches, on_all_patches
 from orinspect_edge_runtime.scorers import SCORERS, Scorer
 from orinspect_edge_runtime.threshold import Threshold, conformal_threshold
 
 FOLDS = 5
 FEWEST_IMAGES = 4
 Floats = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """What a user may choose. groups: kinds of good image to tell apart, 0 to find the number by evidence."""
+    """What a user may choose. groups: kinds of good image to tell apart, 0 to find the number by evidence.
+
+    review_alarm: share of good images that a person may have to look at, those that alarm included; None for no review.
+    """
 
     scorer: str = "patchcore"
     precision: str = "fp32"
@@ -44,12 +49,15 @@ class FitOptions:
     groups: int = 0
     seed: int = 0
     backend: str = "auto"
+    review_alarm: float | None = None
 
     def __post_init__(self) -> None:
         if self.scorer not in SCORERS:
             raise InputError(f"scorer {self.scorer!r} is not known: use one of {', '.join(SCORERS)}")
         if not 0 < self.false_alarm < 0.5:
             raise InputError(f"--false-alarm {self.false_alarm}: a share between 0 and 0.5, for example 0.01")
+        if self.review_alarm is not None and not self.false_alarm < self.review_alarm < 1:
+            raise InputError(f"--review-alarm {self.review_alarm}: a share above --false-alarm and below 1")
 
 
 @dataclass(frozen=True)
@@ -60,12 +68,25 @@ class Fitted:
     groups: Groups
     calibration: Floats
     threshold: Threshold
+    review: Threshold | None
 
 
 def fit_recipe(
-    bundle: Bundle, frames: Iterable[Frame], name: str, options: FitOptions, progress: Progress | None = None
+    bundle: Bundle,
+    frames: Iterable[Frame],
+    name: str,
+    options: FitOptions,
+    progress: Progress | None = None,
+    *,
+    mask: Mask | None = None,
 ) -> Recipe:
-    """A recipe for the good images `frames`. Raises InputError when they are fewer than four."""
+    """A recipe for the good images `frames`. mask: bool [height, width], the inspected region (see region_mask.py).
+
+    Raises InputError when they are fewer than four, and for a mask with a scorer that judges the image as a whole.
+    """
+    if mask is not None and not SCORERS[options.scorer].has_map:
+        raise InputError(f"a mask needs a scorer that sees where: {options.scorer} judges the image as a whole")
+    inspected = None if mask is None else inspected_patches(mask, bundle.manifest.encoder.grid)
     spec = bundle.manifest.graph(options.precision, SCORERS[options.scorer].head)
     with open_backend(
         bundle.read(spec.file), spec, name=options.backend, throughput=True, bundle=bundle.path
@@ -74,7 +95,7 @@ def fit_recipe(
         names, looks = list[str](), list[Floats]()
         features = extract(backend, _noted(frames, names, looks), bundle.manifest.preprocess)
         description = backend.description
-    fitted = fit_features(features, options, progress)
+    fitted = fit_features(features, options, progress, inspected)
     labels = fitted.groups.labels
     drift = drift_arrays(features.embedding, np.stack(looks), labels, fitted.calibration, options.seed)
     return Recipe(
@@ -90,10 +111,12 @@ def fit_recipe(
         false_alarm_note=fitted.threshold.note,
         seed=options.seed,
         created_with=f"orinspect {version('orinspect')}",
-        arrays=fitted.arrays | drift,
+        arrays=fitted.arrays | drift | ({} if mask is None else {"mask": mask}),
         calibration_scores=np.sort(fitted.calibration),
         images=tuple(names),
         calibration_images=np.argsort(fitted.calibration, kind="stable").astype(np.int32),
+        review_threshold=None if fitted.review is None else fitted.review.value,
+        review_alarm=options.review_alarm,
     )
 
 
@@ -105,20 +128,30 @@ def _noted(frames: Iterable[Frame], names: list[str], looks: list[Floats]) -> It
         yield frame
 
 
-def fit_features(features: Features, options: FitOptions, progress: Progress | None = None) -> Fitted:
-    """Fit a scorer and its threshold on the features of good images. Raises InputError when they are fewer than four."""
+def fit_features(
+    features: Features, options: FitOptions, progress: Progress | None = None, inspected: Mask | None = None
+) -> Fitted:
+    """Fit a scorer and its threshold on the features of good images. inspected: bool [P], the patches that count.
+
+    Raises InputError when the images are fewer than four.
+    """
     tell = progress or (lambda share: None)
     count, scorer = len(features.embedding), SCORERS[options.scorer]
     if count < FEWEST_IMAGES:
         raise InputError(f"{count} good images: at least {FEWEST_IMAGES} are needed, 50 or more are better")
+    if inspected is not None:
+        features = Features(features.embedding, features.patches[:, inspected])
     groups = find_groups(features.embedding, count=options.groups or None, seed=options.seed)
     raw = _unseen_scores(scorer, features, groups, options.seed, tell)
     offset, scale = _normalisation(raw, groups)
     calibration = ((raw - offset[groups.labels]) * scale[groups.labels]).astype(np.float32)
     arrays = _fit(scorer, features, groups.labels, groups.count, options.seed)
     arrays |= groups.head_arrays() | {"score_offset": offset, "score_scale": scale}
+    if inspected is not None:
+        arrays = on_all_patches(arrays, inspected) | {"inspected": inspected}
     tell(1.0)
-    return Fitted(arrays, groups, calibration, calibrated(calibration, options.false_alarm))
+    review = None if options.review_alarm is None else calibrated(calibration, options.review_alarm)
+    return Fitted(arrays, groups, calibration, calibrated(calibration, options.false_alarm), review)
 
 
 def calibrated(scores: Floats, false_alarm: float) -> Threshold:

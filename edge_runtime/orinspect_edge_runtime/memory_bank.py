@@ -47,15 +47,21 @@ class MemoryBank:
         """Distance of whitened patches [P, D] to the nearest row of a group, float32 [P]."""
         return _distances(patches, self.rows[self.owners == group])
 
-    def grown(self, patches: Floats, group: int, image: int, reach: float) -> MemoryBank:
-        """With those whitened patches [P, D] of an image that it lacks, farthest first, after the group's own rows."""
+    def grown(
+        self, patches: Floats, group: int, image: int, reach: float, places: NDArray[np.intp] | None = None
+    ) -> MemoryBank:
+        """With those whitened patches [P, D] of an image that it lacks, farthest first, after the group's own rows.
+
+        places: the patches' numbers in the image, int [P]; None for 0, 1, 2, ...
+        """
         nearest, picks = self.distances(patches, group), list[int]()
         while (farthest := int(nearest.argmax())) not in picks and nearest[farthest] > reach:
             picks.append(farthest)
             nearest = np.minimum(nearest, _distances(patches, patches[[farthest]]))
             nearest[picks] = 0
         place = int(np.searchsorted(self.owners, group, "right"))
-        origin = np.array([(image, pick) for pick in picks], np.int32).reshape(-1, 2)
+        numbers = picks if places is None else places[picks]
+        origin = np.array([(image, number) for number in numbers], np.int32).reshape(-1, 2)
         return MemoryBank(
             np.insert(self.rows, place, patches[picks], axis=0),
             np.insert(self.owners, place, np.full(len(picks), group)),

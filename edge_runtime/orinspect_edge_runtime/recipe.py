@@ -62,6 +62,9 @@ class Recipe:
     images: name of every good image; rows of the arrays say by its number here where they come from. A forgotten one is
     an empty text. calibration_images: int32 [n], number of the image of each calibration score; empty when not known.
     edits: what was changed since the fit, oldest first.
+    review_threshold: an image above it that is not anomalous should be looked at by a person, None for no such band;
+    review_alarm: share of good images promised to be above it at most. A recipe with a region mask has the arrays `mask`,
+    bool [height, width] at the model's size, and `inspected`, bool [P], the patches that count.
     """
 
     name: str
@@ -81,6 +84,8 @@ class Recipe:
     images: tuple[str, ...] = ()
     calibration_images: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     edits: tuple[Edit, ...] = ()
+    review_threshold: float | None = None
+    review_alarm: float | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -159,5 +164,7 @@ def _made_up(fields: dict[str, Any]) -> dict[str, Any]:
     return {
         "images": [f"image {number}" for number in range(fields["good_images"])],
         "edits": [],
+        "review_threshold": None,
+        "review_alarm": None,
         "calibration_images": np.zeros(0, np.int32),
     }

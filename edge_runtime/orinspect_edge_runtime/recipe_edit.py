@@ -199,9 +199,10 @@ def _with_image(recipe: Recipe, features: Features, name: str) -> tuple[Recipe, 
 
 
 def _reach(recipe: Recipe, group: int) -> float:
-    """Raw distance of the score 0, or of the threshold when that is lower; a trifle less for float32's sake."""
+    """Raw distance of the score 0, or of the lowest threshold when that is lower; a trifle less for float32's sake."""
+    lowest = recipe.threshold if recipe.review_threshold is None else min(recipe.threshold, recipe.review_threshold)
     offset, scale = float(recipe.arrays["score_offset"][group]), float(recipe.arrays["score_scale"][group])
-    return (offset + min(0.0, recipe.threshold) / scale) * (1 - 1e-6)
+    return (offset + min(0.0, lowest) / scale) * (1 - 1e-6)
 
 
 def _without_image(recipe: Recipe, number: int) -> tuple[Recipe, _Change]:
@@ -221,12 +222,14 @@ def _without_image(recipe: Recipe, number: int) -> tuple[Recipe, _Change]:
         sizes = tuple(size - int(place == group) for place, size in enumerate(recipe.group_sizes))
         new = dataclasses.replace(new, group_sizes=sizes)
     if known.any():
-        threshold = calibrated(recipe.calibration_scores[~known], recipe.false_alarm)
+        left = recipe.calibration_scores[~known]
+        threshold = calibrated(left, recipe.false_alarm)
         new = dataclasses.replace(
             new,
             threshold=threshold.value,
             false_alarm_note=threshold.note,
-            calibration_scores=recipe.calibration_scores[~known],
+            review_threshold=None if recipe.review_alarm is None else calibrated(left, recipe.review_alarm).value,
+            calibration_scores=left,
             calibration_images=recipe.calibration_images[~known],
         )
         message += f"; its score left the calibration: threshold {recipe.threshold:.3f} -> {new.threshold:.3f}"
@@ -254,8 +257,10 @@ class _BankEditor:
     """PatchCore: patches farther than `reach` enter the bank."""
 
     def add(self, arrays: Arrays, features: Features, group: int, number: int, reach: float) -> Arrays:
-        whitened = Whitening(arrays["patch_mean"], arrays["patch_projection"])(features.patches[0])
-        return arrays | MemoryBank.of(arrays).grown(whitened, group, number, reach).arrays()
+        patches = features.patches[0]
+        places = np.flatnonzero(arrays.get("inspected", np.ones(len(patches), bool)))
+        whitened = Whitening(arrays["patch_mean"], arrays["patch_projection"])(patches[places])
+        return arrays | MemoryBank.of(arrays).grown(whitened, group, number, reach, places).arrays()
 
     def forget(self, arrays: Arrays, number: int) -> Arrays:
         return arrays | MemoryBank.of(arrays).without(number).arrays()

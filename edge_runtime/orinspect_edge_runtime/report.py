@@ -85,10 +85,17 @@ def render(page: Page) -> bytes:
 def evaluation_facts(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
     """The headline figures, as (value, what it is)."""
     low, high = evaluation.auroc_interval
+    review = evaluation.review
+    band = (
+        ()
+        if review is None
+        else ((f"{review.good:.1%}, {review.defective:.0%}", "of the good, of the defective: review"),)
+    )
     return (
         (f"{evaluation.auroc:.3f}", f"image AUROC (95 % interval {low:.3f} to {high:.3f})"),
         (f"{evaluation.detections:.0%}", "of the defective images are above the threshold"),
         (f"{evaluation.false_alarms:.1%}", f"of the good images too (promised {evaluation.false_alarm_promised:.1%})"),
+        *band,
         (f"{evaluation.good_images} + {evaluation.defective_images}", "good and defective images, none seen before"),
     )
 

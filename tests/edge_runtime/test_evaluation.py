@@ -18,11 +18,13 @@ from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.dataset import read_dataset
 from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.errors import InputError
-from orinspect_edge_runtime.evaluation import Evaluation, ScoredImage, evaluate, from_json, summarise
+from orinspect_edge_runtime.evaluation import Evaluation, Review, ScoredImage, evaluate, from_json, summarise
 from orinspect_edge_runtime.labelled import LabelledImage
 
 DETECTOR: Any = SimpleNamespace(
-    recipe=SimpleNamespace(name="part", scorer="padim", precision="int8", threshold=1.0, false_alarm=0.05)
+    recipe=SimpleNamespace(
+        name="part", scorer="padim", precision="int8", threshold=1.0, false_alarm=0.05, review_threshold=0.5
+    )
 )
 SCORES = st.lists(st.tuples(st.booleans(), st.floats(-9, 9, width=32)), min_size=2, max_size=12)
 
@@ -67,6 +69,12 @@ def test_any_scores_of_both_classes(pairs: list[tuple[bool, float]]) -> None:
     assert result.auroc == pytest.approx(wins)
     assert result.false_alarms == pytest.approx(np.mean([score > 1 for score in good]))
     assert from_json(json.loads(json.dumps(result.to_json()))) == result
+
+
+def test_the_review_band_lies_between_the_thresholds() -> None:
+    pairs = [(False, 0.0), (False, 0.5), (False, 0.6), (False, 1.1), (True, 0.4), (True, 1.0)]
+    review = summarise(DETECTOR, scored(*pairs)).review
+    assert review == Review(0.5, 0.25, 0.5)
 
 
 @pytest.mark.parametrize("pairs", [[], [(False, 0.0)], [(True, 0.0), (True, 1.0)]])

@@ -29,10 +29,13 @@ class Backend(Protocol):
     description: str
     concurrency: int
 
-    def set_inputs(self, arrays: Arrays) -> None:
-        """Make a recipe's arrays resident (heads.py names them). Raises RecipeError when they do not fit the graph."""
+    def set_inputs(self, arrays: Arrays, inspected: NDArray[np.bool_] | None = None) -> None:
+        """Make a recipe's arrays resident (heads.py names them). Raises RecipeError when they do not fit the graph.
 
-    def prepare(self, arrays: Arrays) -> Any:
+        inspected: bool [P], the patches that matter; what is said of the others need not be right.
+        """
+
+    def prepare(self, arrays: Arrays, inspected: NDArray[np.bool_] | None = None) -> Any:
         """Make another recipe's arrays resident beside those of `set_inputs`; give what this returns to `run`."""
 
     def release(self, prepared: Any) -> None:

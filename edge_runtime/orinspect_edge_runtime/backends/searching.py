@@ -57,15 +57,15 @@ class SearchingBackend:
     def description(self, text: str) -> None:
         self._inner.description = text
 
-    def set_inputs(self, arrays: Arrays) -> None:
+    def set_inputs(self, arrays: Arrays, inspected: NDArray[np.bool_] | None = None) -> None:
         """Make a recipe's arrays resident, and prepare its bank when it is a large one."""
-        arrays, bank = self._divided(arrays)
+        arrays, bank = self._divided(arrays, inspected)
         self._inner.set_inputs(arrays)
         self._bank = bank
 
-    def prepare(self, arrays: Arrays) -> Prepared:
+    def prepare(self, arrays: Arrays, inspected: NDArray[np.bool_] | None = None) -> Prepared:
         """Make another recipe's arrays resident for calls of `run`."""
-        arrays, bank = self._divided(arrays)
+        arrays, bank = self._divided(arrays, inspected)
         return Prepared(self._inner.prepare(arrays), bank)
 
     def release(self, prepared: Prepared) -> None:
@@ -82,12 +82,12 @@ class SearchingBackend:
         scores, maps = zip(*found, strict=True)
         return {**outputs, "score": np.array(scores, np.float32), "anomaly_map": np.stack(maps)}
 
-    def _divided(self, arrays: Arrays) -> tuple[Arrays, Bank | None]:
+    def _divided(self, arrays: Arrays, inspected: NDArray[np.bool_] | None) -> tuple[Arrays, Bank | None]:
         """What the graph gets, and the bank that is searched here: all and none when the bank is a small one."""
         check_inputs(arrays, self._spec.inputs)
         if arrays["bank"].shape[1] < FEWEST_ROWS or grid_of(self._spec) is None:
             return arrays, None
-        return {**arrays, "bank": arrays["bank"][:, :1]}, Bank(arrays, self._spec)
+        return {**arrays, "bank": arrays["bank"][:, :1]}, Bank(arrays, self._spec, inspected)
 
     def close(self) -> None:
         """Free the graph and the bank."""
@@ -106,7 +106,7 @@ class SearchingBackend:
 class Bank:
     """A recipe's arrays of the head `patchcore`, ready to score images: the head's formulas with another search."""
 
-    def __init__(self, arrays: Arrays, spec: GraphSpec) -> None:
+    def __init__(self, arrays: Arrays, spec: GraphSpec, inspected: NDArray[np.bool_] | None = None) -> None:
         bank, dim = np.asarray(arrays["bank"], np.float32), arrays["patch_mean"].shape[0]
         reachable = bank[dim + 1 :] == 0
         self.size = bank.shape[1]
@@ -117,6 +117,7 @@ class Bank:
         self._whitening = Whitening(np.asarray(arrays["patch_mean"]), np.asarray(arrays["patch_projection"]))
         self._is_identity = bool(np.array_equal(arrays["patch_projection"], np.eye(dim)))
         _, height, width = _shape(spec, "anomaly_map")
+        self._inspected = inspected
         self._grid = grid_of(spec) or (1, 1)
         self._tall, self._wide = axis_filter(self._grid[0], height), axis_filter(self._grid[1], width)
 
@@ -125,9 +126,13 @@ class Bank:
         if not (np.isfinite(embedding).all() and np.isfinite(patches).all()):
             return float("nan"), np.full((len(self._tall), len(self._wide)), np.nan, np.float32)
         group = int(self._groups.assign(embedding[None])[0])
-        queries = patches - self._whitening.mean if self._is_identity else self._whitening(patches)
+        seen = patches if self._inspected is None else patches[self._inspected]
+        queries = seen - self._whitening.mean if self._is_identity else self._whitening(seen)
         distances = self._searches[group](queries).distances
         scores = (distances - self._offset[group]) * self._scale[group]
+        if self._inspected is not None:
+            scores, searched = np.full(len(patches), scores.min(), np.float32), scores
+            scores[self._inspected] = searched
         return float(scores.max()), self._tall @ scores.reshape(self._grid) @ self._wide.T
 
 

@@ -101,7 +101,7 @@ class Judge:
         if station.in_a_row >= self._rules.debounce:
             return REJECT
         near = verdict.score > verdict.threshold - self._rules.review_band * abs(verdict.threshold)
-        return REVIEW if verdict.is_anomalous or near else ACCEPT
+        return REVIEW if verdict.is_anomalous or verdict.outcome == REVIEW or near else ACCEPT
 
     def _event(
         self, station: Station, frame: Frame, start: float, verdict: Verdict | None, error: str, shot: Shot | None

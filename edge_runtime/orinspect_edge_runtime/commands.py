@@ -15,6 +15,7 @@ from orinspect_edge_runtime.options import PATH, backend_option, bundle_argument
 if TYPE_CHECKING:
     from orinspect_edge_runtime.detector import Detector
     from orinspect_edge_runtime.evaluation import Evaluation
+    from orinspect_edge_runtime.explain import Explanation
 
 __all__ = ["bench", "check", "embed", "evaluate", "fit", "score"]
 OUTCOME_WORDS = {"accept": "good", "review": "REVIEW", "reject": "ANOMALOUS"}
@@ -98,19 +99,27 @@ def fit(bundle: Path, normal_dir: Path, recipe: str, mask: Path | None, as_json:
 @click.argument("images", type=PATH, nargs=-1, required=True)
 @recipe_option
 @click.option("--overlay", type=PATH, help="Folder for the images with their heat maps drawn over.")
+@click.option("--explain", "explained", is_flag=True, help="Say why: p-value, regions, the nearest good patch.")
 @backend_option
 @threads_option
 @json_option
 def score(
-    bundle: Path, images: tuple[Path, ...], recipe: str | None, overlay: Path | None, as_json: bool, **options: Any
+    bundle: Path,
+    images: tuple[Path, ...],
+    recipe: str | None,
+    overlay: Path | None,
+    explained: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Score images: one line each, with the verdict.
 
     \b
-    Example:  orinspect score BUNDLE new_images/ --overlay heat_maps/
+    Example:  orinspect score BUNDLE new_images/ --overlay heat_maps/ --explain
     """
     from orinspect_edge_runtime.detector import Detector
     from orinspect_edge_runtime.errors import ImageError, InputError
+    from orinspect_edge_runtime.explain import explain
     from orinspect_edge_runtime.preprocess import decode_ahead, list_images
 
     paths, failed, rows = list_images(list(images)), 0, []
@@ -128,12 +137,31 @@ def score(
             if not as_json:
                 word = OUTCOME_WORDS[verdict.outcome]
                 click.echo(f"{word:9}  {verdict.score:8.3f}  {path}")
+            if explained:
+                explanation = explain(detector, frame, verdict)
+                rows[-1] |= dataclasses.asdict(explanation)
+                if not as_json:
+                    _tell_explanation(explanation)
             if overlay is not None:
                 _save_overlay(overlay, path, len(rows), frame, verdict)
     if as_json:
         _print_json(rows)
     if failed:
         raise InputError(f"{failed} of {len(paths)} images could not be scored (named above); the others were")
+
+
+def _tell_explanation(explanation: Explanation) -> None:
+    click.echo(f"           p-value {explanation.p_value:.4f}: that share of good images scores as high")
+    for region in explanation.regions:
+        near = f"; nearest good: {region.nearest.image}" if region.nearest is not None else ""
+        if region.nearest is not None and region.nearest.x is not None and region.nearest.y is not None:
+            near += f" at {region.nearest.x:.0%}, {region.nearest.y:.0%}"
+        click.echo(
+            f"           at {region.x}, {region.y}: {region.width} x {region.height} pixels, {region.area:.1%} of the "
+            f"picture, peak {region.peak:.3f}{near}"
+        )
+    if explanation.nearest is not None:
+        click.echo(f"           nearest good image: {explanation.nearest.image}")
 
 
 def _save_overlay(folder: Path, path: Path, number: int, frame: Any, verdict: Any) -> None:

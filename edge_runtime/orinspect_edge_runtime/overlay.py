@@ -24,6 +24,7 @@ _COLOURS = np.array(
     ],
     np.float32,
 )
+_LINE = np.array([0, 229, 255], np.uint8)
 
 
 def heat_map(anomaly_map: NDArray[np.float32], threshold: float) -> Pixels:
@@ -41,13 +42,25 @@ def heat_map(anomaly_map: NDArray[np.float32], threshold: float) -> Pixels:
 
 
 def draw_overlay(pixels: Pixels, anomaly_map: NDArray[np.float32], threshold: float, strength: float = 0.6) -> Pixels:
-    """uint8 [h, w, 3] of the image at its own size with the heat map over it; strength 0..1 at the hottest places."""
+    """uint8 [h, w, 3] of the image at its own size with the heat map over it, and a line around what is above the
+    threshold; strength 0..1 at the hottest places."""
     height, width = pixels.shape[:2]
     resized = Image.fromarray(anomaly_map).resize((width, height), Image.Resampling.BILINEAR)
     values = np.asarray(resized, np.float32)
     weight = (strength * np.clip(values / max(threshold, 1e-6), 0, 1))[..., None]
-    mixed = pixels * (1 - weight) + heat_map(values, threshold) * weight
-    return np.asarray(mixed.round().astype(np.uint8))
+    mixed = (pixels * (1 - weight) + heat_map(values, threshold) * weight).round().astype(np.uint8)
+    if strength > 0:
+        mixed[outline(values > threshold, max(1, min(height, width) // 150))] = _LINE
+    return np.asarray(mixed)
+
+
+def outline(mask: NDArray[np.bool_], thickness: int) -> NDArray[np.bool_]:
+    """The rim of a mask's regions, bool [h, w], inside of them; the picture's own border is no rim."""
+    inner = mask
+    for _ in range(thickness):
+        padded = np.pad(inner, 1, mode="edge")
+        inner = padded[1:-1, 1:-1] & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~inner
 
 
 def to_png(pixels: Pixels) -> bytes:

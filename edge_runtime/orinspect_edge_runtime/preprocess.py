@@ -150,15 +150,22 @@ def fit_to_model(pixels: Pixels, spec: PreprocessSpec) -> Pixels:
         raise InputError(f"a frame must be uint8 [height, width, 3], not {pixels.dtype} {list(pixels.shape)}")
     if pixels.shape[:2] == (spec.height, spec.width):
         return np.ascontiguousarray(pixels)
-    image = Image.fromarray(pixels)
-    if spec.resize == "stretch":
-        return np.asarray(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR))
-    scale = min(spec.width / image.width, spec.height / image.height)
-    width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    left, top, width, height = picture_in_frame(pixels.shape, spec)
+    resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR)
+    if (width, height) == (spec.width, spec.height):
+        return np.asarray(resized)
     frame = Image.new("RGB", (spec.width, spec.height))
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    frame.paste(resized, ((spec.width - width) // 2, (spec.height - height) // 2))
+    frame.paste(resized, (left, top))
     return np.asarray(frame)
+
+
+def picture_in_frame(shape: tuple[int, ...], spec: PreprocessSpec) -> tuple[int, int, int, int]:
+    """Where a picture of shape [h, w, ...] lies in the model's frame: left, top, width, height in the frame's pixels."""
+    if spec.resize == "stretch":
+        return 0, 0, spec.width, spec.height
+    scale = min(spec.width / shape[1], spec.height / shape[0])
+    width, height = max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
+    return (spec.width - width) // 2, (spec.height - height) // 2, width, height
 
 
 def frame_of_array(pixels: NDArray[Any], source: str = "array") -> Frame:

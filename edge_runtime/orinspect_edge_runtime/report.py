@@ -19,6 +19,7 @@ from orinspect_edge_runtime import charts, durable, metrics, overlay
 from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.evaluation import Evaluation, ScoredImage
+from orinspect_edge_runtime.explain import Explanation, explain
 from orinspect_edge_runtime.preprocess import Pixels, read_frame
 
 WORST_SHOWN = 12
@@ -134,17 +135,31 @@ def worst_pictures(evaluation: Evaluation, detector: Detector, count: int = WORS
 
 def _picture(scored: ScoredImage, detector: Detector) -> Picture:
     frame = read_frame(Path(scored.image), detector.bundle.manifest.preprocess)
-    anomaly_map = detector(frame).anomaly_map
+    verdict = detector(frame)
+    anomaly_map = verdict.anomaly_map
     drawn = frame.pixels
     if anomaly_map is not None:
         drawn = overlay.draw_overlay(frame.pixels, anomaly_map, detector.recipe.threshold)
+    why = _reason(explain(detector, frame, verdict))
     return Picture(
         image=_thumbnail(frame.pixels),
         heat_map=_thumbnail(drawn),
-        caption=f"{Path(scored.image).stem} · {scored.kind} · score {scored.score:.1f}",
+        caption=" · ".join((Path(scored.image).stem, scored.kind, f"score {scored.score:.1f}", *why)),
         is_defective=scored.is_defective,
         is_anomalous=scored.is_anomalous,
     )
+
+
+def _reason(why: Explanation) -> tuple[str, ...]:
+    """p-value, places and the nearest good image in a few words."""
+    words = [f"p-value {why.p_value:.3f}"]
+    if why.regions:
+        places = "one place" if len(why.regions) == 1 else f"{len(why.regions)} places"
+        words.append(f"{sum(region.area for region in why.regions):.1%} of the picture, {places}")
+    nearest = why.regions[0].nearest if why.regions else why.nearest
+    if nearest is not None:
+        words.append(f"nearest good {Path(nearest.image).name}")
+    return tuple(words)
 
 
 def _thumbnail(pixels: Pixels) -> str:

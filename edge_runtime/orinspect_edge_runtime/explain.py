@@ -95,7 +95,8 @@ def _regions(verdict: Verdict, frame: Frame, spec: PreprocessSpec, nearest: _Nea
 def shown_above(verdict: Verdict) -> float:
     """The value of the map above which a place belongs to a region: the threshold that the score is above, or less."""
     crossed = verdict.threshold if verdict.outcome == REJECT else verdict.review_threshold
-    highest, lowest = float(np.max(verdict.anomaly_map)), float(np.min(verdict.anomaly_map))
+    anomaly_map = np.asarray(verdict.anomaly_map)
+    highest, lowest = float(anomaly_map.max()), float(anomaly_map.min())
     shown = highest - SHOWN_OF_PEAK * (highest - lowest)
     return shown if crossed is None else min(crossed, shown)
 

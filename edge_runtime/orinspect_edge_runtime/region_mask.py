@@ -67,7 +67,7 @@ class RegionMask:
         self._columns = np.linalg.pinv(self._wide.astype(np.float64)).T.astype(np.float32)
 
     def apply(self, score: float, anomaly_map: Floats) -> tuple[float, Floats]:
-        """Score of the inspected patches, and their map, which outside of the mask is as low as its lowest place.
+        """Score of the inspected patches, and their map, which outside of the mask is 0 or its lowest value if lower.
 
         Raises CheckFailed when the map is not made from the patches as heads.py says.
         """
@@ -81,5 +81,5 @@ class RegionMask:
         inside = scores[~self._outside]
         scores[self._outside] = inside.min()
         masked = self._tall @ scores @ self._wide.T
-        masked[~self._mask] = masked.min()
+        masked[~self._mask] = min(0.0, float(masked.min()))
         return float(inside.max()), masked

@@ -90,7 +90,7 @@ def evaluation_facts(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
     band = (
         ()
         if review is None
-        else ((f"{review.good:.1%}, {review.defective:.0%}", "of the good, of the defective: review"),)
+        else ((f"{review.good:.1%}, {review.defective:.0%}", "of the good and of the defective go to review"),)
     )
     return (
         (f"{evaluation.auroc:.3f}", f"image AUROC (95 % interval {low:.3f} to {high:.3f})"),

@@ -105,7 +105,7 @@ def test_the_patches_scores_are_found_again_from_any_map(rows: int, columns: int
     expected, size = float(scores.ravel()[inspected].max()), float(np.abs(scores).max())
     assert score == pytest.approx(expected, abs=1e-5 * size)
     assert masked.max() <= score + 1e-5 * size
-    assert (masked[~mask] == masked.min()).all()
+    assert (masked[~mask] == masked.min()).all() and masked[~mask].max(initial=0) <= 0
 
 
 def test_a_map_of_another_make_is_refused_and_no_number_stays_none() -> None:

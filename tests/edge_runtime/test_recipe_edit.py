@@ -75,7 +75,7 @@ def test_a_marked_false_alarm_no_longer_alarms(bundle: Bundle) -> None:
         assert detector.refresh() == ("patchcore",)
         after = [detector(frame) for frame in (alarm, defect, *usual)]
     assert not after[0].is_anomalous and after[1].is_anomalous
-    assert 1 <= edit.rows_added <= 3, "one patch of sixteen was new"
+    assert 1 <= edit.rows_added <= 5, "a few patches of sixteen were new"
     assert edit.score_before == pytest.approx(before[0].score, abs=1e-3)
     assert edit.score_after == pytest.approx(after[0].score, abs=1e-3)
     for old, new in zip(before, after, strict=True):

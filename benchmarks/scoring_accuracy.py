@@ -1,0 +1,249 @@
+"""Accuracy of every scorer, what few images do to it, kinds of good image, and whether false alarms are as promised.
+
+    python benchmarks/scoring_accuracy.py            one core; writes benchmarks/results/scoring_accuracy.json, docs/*.svg
+    python benchmarks/scoring_accuracy.py --quick    a minute, prints only
+    python benchmarks/scoring_accuracy.py --sections textures,shots     only those, the others stay as they were
+
+Encoder: EfficientNet-Lite0 with ImageNet weights, not adapted, 192x192 pixels, fp32 graph in onnxruntime. All fitting and
+scoring is the library's (fit_features, score_features, the graph for maps). Spread: least and most over the seeds, which
+draw the images fitted on. Sections:
+
+elpv          solar cells: image AUROC and AP with 1, 2, 3, 4 groups and as many as fit finds itself
+fashion       Fashion-MNIST one-class: ten classes, each against the other nine
+textures      rendered textures: image AUROC and AP, pixel AUROC, AUPRO up to 0.3, maps out of the graph
+shots         AUROC on ELPV and textures with 1, 2, 4, ... good images, one group, no threshold
+false_alarms  99 good cells fitted with 1 % promised, the other good cells scored: the rate seen, over resamples. PatchCore
+              and PaDiM see every fourth row and column of the patch grid (9 positions), so that 1,000 fits are possible
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import textures
+from numpy.typing import NDArray
+from revision import revision
+from rich.console import Console
+from scoring_data import Encoder, Labelled, fashion, rows, solar_cells
+from scoring_plots import draw
+
+from orinspect_edge_runtime import durable, metrics
+from orinspect_edge_runtime.conditions import measure_conditions
+from orinspect_edge_runtime.features import Features, score_features
+from orinspect_edge_runtime.fit import FitOptions, fit_features
+from orinspect_edge_runtime.scorers import SCORERS
+from orinspect_train.solar_cells import read_cells
+
+ROOT = Path(__file__).parent
+RESULT = ROOT / "results/scoring_accuracy.json"
+CONSOLE = Console(stderr=True)
+RATE = 0.01
+Row = dict[str, Any]
+
+
+class Study:
+    """The image sets, each encoded when a section first asks for it, and how much of everything is done."""
+
+    def __init__(self, folder: Path, quick: bool) -> None:
+        self.encoder = Encoder(folder / "encoder")
+        self.quick = quick
+        self.seeds = range(1 if quick else 3)
+        self._cells: Labelled | None = None
+
+    @property
+    def cells(self) -> Labelled:
+        """The solar cells; every eighth with --quick."""
+        if self._cells is None:
+            self._cells = solar_cells(self.encoder, read_cells()[:: 8 if self.quick else 1])
+        return self._cells
+
+    def drawn(self, count: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Good cells to fit on, and all other cells."""
+        good = np.random.default_rng(seed).permutation(np.flatnonzero(~self.cells.bad))
+        return np.sort(good[:count]), np.sort(np.concatenate([good[count:], np.flatnonzero(self.cells.bad)]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--sections", default=",".join(SECTIONS))
+    chosen = parser.parse_args()
+    names = chosen.sections.split(",")
+    conditions = measure_conditions(1) | {"commit": revision()}
+    with tempfile.TemporaryDirectory(prefix="orinspect-scoring-") as folder:
+        study = Study(Path(folder), chosen.quick)
+        for name in names:
+            found = SECTIONS[name](study)
+            CONSOLE.print(f"[bold]{name}")
+            for row in found:
+                CONSOLE.print_json(json.dumps(row), indent=None)
+            if not chosen.quick:
+                _keep(name, {"conditions": conditions, "rows": found})
+    if not chosen.quick:
+        draw(json.loads(RESULT.read_bytes())["sections"], ROOT.parent / "docs")
+
+
+def _keep(name: str, section: Row) -> None:
+    """Replace a section of the result file."""
+    result = json.loads(RESULT.read_bytes()) if RESULT.exists() else {"sections": {}}
+    result["protocol"] = __doc__
+    result["sections"][name] = section
+    durable.write_bytes(RESULT, json.dumps(result, indent=1).encode() + b"\n")
+
+
+def elpv(study: Study) -> list[Row]:
+    """AUROC and AP by scorer and number of groups; 0: found by fit."""
+    cells, count, found = study.cells, 100 if study.quick else 200, []
+    for scorer in SCORERS:
+        for groups in (0, 1, 2) if study.quick else (0, 1, 2, 3, 4):
+            values: dict[str, list[float]] = {"auroc": [], "average_precision": [], "groups_found": []}
+            for seed in study.seeds:
+                fit, test = study.drawn(count, seed)
+                fitted = fit_features(rows(cells.features, fit), FitOptions(scorer, groups=groups, seed=seed))
+                scores, _ = score_features(SCORERS[scorer], fitted.arrays, rows(cells.features, test))
+                values["auroc"].append(metrics.auroc(cells.bad[test], scores))
+                values["average_precision"].append(metrics.average_precision(cells.bad[test], scores))
+                values["groups_found"].append(fitted.groups.count)
+            found.append({"scorer": scorer, "groups": groups, "images": count} | values)
+    return found
+
+
+def fashion_one_class(study: Study) -> list[Row]:
+    """Mean over the classes of the AUROC of each against the rest, one value a seed; seeds draw half of the images."""
+    per_class = 20 if study.quick else 160
+    known = fashion(study.encoder, per_class, "train")
+    asked = fashion(study.encoder, 10 if study.quick else 80, "t10k")
+    found = []
+    for scorer in SCORERS:
+        by_seed: list[dict[str, float]] = []
+        for seed in study.seeds:
+            rng, by_class = np.random.default_rng(seed), {}
+            for name in np.unique(known.kinds):
+                fit = np.sort(rng.permutation(np.flatnonzero(known.kinds == name))[: per_class // 2])
+                scores = _raw(scorer, rows(known.features, fit), asked.features, seed)
+                by_class[str(name)] = metrics.auroc(asked.kinds != name, scores)
+            by_seed.append(by_class)
+        means = [float(np.mean(list(one.values()))) for one in by_seed]
+        found.append({"scorer": scorer, "images": per_class // 2, "auroc": means, "by_class": by_seed[0]})
+    return found
+
+
+def rendered_textures(study: Study) -> list[Row]:
+    """Metrics of scores and maps by scorer and texture; maps come out of the graph that runs on a device."""
+    good, test = (16, 24) if study.quick else (40, 80)
+    found = []
+    for kind in textures.KINDS:
+        drawn = [textures.render(kind, study.encoder.spec.height, good, test, seed) for seed in study.seeds]
+        encoded = [(study.encoder.features(d.good), study.encoder.features(d.test)) for d in drawn]
+        for scorer in SCORERS:
+            values: dict[str, list[float]] = {}
+            for seed, (d, (known, asked)) in enumerate(zip(drawn, encoded, strict=True)):
+                fitted = fit_features(known, FitOptions(scorer, groups=1, seed=seed))
+                bad = d.masks.any(axis=(1, 2))
+                scores, _ = score_features(SCORERS[scorer], fitted.arrays, asked)
+                found_here = {
+                    "auroc": metrics.auroc(bad, scores),
+                    "average_precision": metrics.average_precision(bad, scores),
+                }
+                if SCORERS[scorer].has_map:
+                    maps = _maps(study.encoder, scorer, fitted.arrays, d.test)
+                    found_here |= {
+                        "pixel_auroc": metrics.pixel_auroc(d.masks, maps),
+                        "aupro_30": metrics.aupro(d.masks, maps),
+                    }
+                for name, value in found_here.items():
+                    values.setdefault(name, []).append(value)
+            found.append({"texture": kind, "scorer": scorer, "images": good} | values)
+    return found
+
+
+def _maps(encoder: Encoder, scorer: str, arrays: dict[str, Any], pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    head = SCORERS[scorer].head
+    backend = encoder.backend(head)
+    inputs = {spec.name: arrays[spec.name] for spec in encoder.bundle.manifest.graph("fp32", head).inputs[1:]}
+    backend.set_inputs(inputs)
+    return np.stack([backend.run(picture[None])["anomaly_map"][0].copy() for picture in pictures])
+
+
+def shots(study: Study) -> list[Row]:
+    """AUROC against the number of good images; one value a draw of them."""
+    counts, sets = ((1, 4, 16), 2) if study.quick else ((1, 2, 4, 8, 16, 32, 64), 3)
+    kind, pool = "brushed", 3 * max(counts)
+    drawn = textures.render(kind, study.encoder.spec.height, pool, 24 if study.quick else 60, 7)
+    known, asked = study.encoder.features(drawn.good), study.encoder.features(drawn.test)
+    bad = drawn.masks.any(axis=(1, 2))
+    good, others = study.drawn(pool, 0)
+    tested = np.sort(np.random.default_rng(1).permutation(others)[:500])
+    found = []
+    for scorer in SCORERS:
+        for count in counts:
+            values: dict[str, list[float]] = {"elpv": [], kind: []}
+            for draw_number in range(sets):
+                fit = np.sort(np.random.default_rng([draw_number, 1]).permutation(good)[:count])
+                cells = rows(study.cells.features, fit)
+                scores = _raw(scorer, cells, rows(study.cells.features, tested), draw_number)
+                values["elpv"].append(metrics.auroc(study.cells.bad[tested], scores))
+                fit = np.random.default_rng([draw_number, 2]).permutation(len(drawn.good))[:count]
+                scores = _raw(scorer, rows(known, fit), asked, draw_number)
+                values[kind].append(metrics.auroc(bad, scores))
+            found.append({"scorer": scorer, "images": count} | values)
+    return found
+
+
+def _raw(scorer: str, fit: Features, test: Features, seed: int) -> NDArray[np.float64]:
+    """Raw scores of a model of one group."""
+    known = SCORERS[scorer]
+    arrays = known.fit(fit.embedding, fit.patches, np.zeros(len(fit.embedding), np.intp), 1, seed=seed)
+    scores, _ = known.raw_scores(dict(arrays), test.embedding, test.patches, np.zeros(len(test.embedding), np.intp))
+    return scores.astype(np.float64)
+
+
+def false_alarms(study: Study) -> list[Row]:
+    """Mean rate seen over resamples, its standard error, and the share of resamples above twice the promise."""
+    count, resamples = 99, {"knn": 1000, "patchcore": 1000, "padim": 200, "mahalanobis": 60}
+    good = np.flatnonzero(~study.cells.bad)
+    grid = study.encoder.bundle.manifest.encoder.grid
+    kept = np.arange(grid[0] * grid[1]).reshape(grid)[::4, ::4].ravel()
+    features = rows(study.cells.features, good)
+    thinned = Features(features.embedding, np.ascontiguousarray(features.patches[:, kept]))
+    found = []
+    for scorer in SCORERS:
+        rates, promised = [], 0.0
+        for seed in range(10 if study.quick else resamples[scorer]):
+            order = np.random.default_rng([seed, 2]).permutation(len(good))
+            fit, fresh = order[:count], order[count:]
+            fitted = fit_features(rows(thinned, fit), FitOptions(scorer, false_alarm=RATE, groups=2, seed=seed))
+            scores, _ = score_features(SCORERS[scorer], fitted.arrays, rows(thinned, fresh))
+            rates.append(float((scores > fitted.threshold.value).mean()))
+            promised = fitted.threshold.false_alarm_promised
+        seen = np.array(rates)
+        found.append(
+            {
+                "scorer": scorer,
+                "images": count,
+                "resamples": len(rates),
+                "promised": promised,
+                "mean": float(seen.mean()),
+                "standard_error": float(seen.std() / np.sqrt(len(seen))),
+                "quantiles_05_50_95": np.quantile(seen, (0.05, 0.5, 0.95)).tolist(),
+            }
+        )
+    return found
+
+
+SECTIONS: dict[str, Callable[[Study], list[Row]]] = {
+    "elpv": elpv,
+    "fashion": fashion_one_class,
+    "textures": rendered_textures,
+    "shots": shots,
+    "false_alarms": false_alarms,
+}
+
+if __name__ == "__main__":
+    main()

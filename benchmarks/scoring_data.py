@@ -1,0 +1,96 @@
+"""Features of the image sets of scoring_accuracy.py, computed once by the fp32 graph of an unadapted ImageNet encoder."""
+
+from __future__ import annotations
+
+import gzip
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import textures
+from numpy.typing import NDArray
+from PIL import Image
+
+from orinspect_edge_runtime.backends import Backend, open_backend
+from orinspect_edge_runtime.bundle import Bundle
+from orinspect_edge_runtime.features import Features, extract
+from orinspect_edge_runtime.heads import neutral_inputs
+from orinspect_edge_runtime.preprocess import Frame, Pixels, PreprocessSpec, frame_of_array, read_frame
+from orinspect_train.solar_cells import Cell
+
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+
+
+class Encoder:
+    """A bundle made from the ImageNet weights as they are."""
+
+    def __init__(self, folder: Path) -> None:
+        images = folder / "images"
+        images.mkdir(parents=True)
+        for number, pixels in enumerate(textures.render("granite", 64, 64, 2).good):
+            Image.fromarray(pixels).save(images / f"{number}.png")
+        run, bundle = folder / "run", folder / "bundle"
+        _orinspect("pretrain", str(images), "--out", str(run), "--epochs", "0")
+        _orinspect("export", str(run), "--out", str(bundle), "--precision", "fp32", "--calibration", str(images))
+        self.bundle = Bundle.open(bundle)
+        self._opened: dict[str, Backend] = {}
+
+    @property
+    def spec(self) -> PreprocessSpec:
+        """How images become frames."""
+        return self.bundle.manifest.preprocess
+
+    def backend(self, head: str) -> Backend:
+        """The graph of a head, without a recipe."""
+        if head not in self._opened:
+            spec = self.bundle.manifest.graph("fp32", head)
+            self._opened[head] = open_backend(self.bundle.read(spec.file), spec, threads=1, bundle=self.bundle.path)
+            self._opened[head].set_inputs(neutral_inputs(head, self.bundle.manifest.encoder))
+        return self._opened[head]
+
+    def features(self, pictures: Iterable[Pixels]) -> Features:
+        """Features of uint8 [h, w, 3] pictures."""
+        frames: Iterable[Frame] = map(frame_of_array, pictures)
+        return extract(self.backend("patchcore"), frames, self.spec)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Features of images and what they are: bad is bool [N], kinds is a name for each."""
+
+    features: Features
+    bad: NDArray[np.bool_]
+    kinds: NDArray[np.str_]
+
+
+def rows(features: Features, index: NDArray[np.intp] | NDArray[np.bool_]) -> Features:
+    """Some of the images."""
+    return Features(features.embedding[index], features.patches[index])
+
+
+def solar_cells(encoder: Encoder, cells: list[Cell]) -> Labelled:
+    """ELPV: good cells (probability 0) and defective ones (2/3 and more)."""
+    used = [cell for cell in cells if cell.probability == 0 or cell.probability > 0.6]
+    features = encoder.features(read_frame(cell.path, encoder.spec).pixels for cell in used)
+    bad = np.array([cell.probability > 0 for cell in used])
+    return Labelled(features, bad, np.array([cell.kind for cell in used]))
+
+
+def fashion(encoder: Encoder, per_class: int, part: str) -> Labelled:
+    """Fashion-MNIST (apt: dataset-fashion-mnist): the first images of each of ten classes of `train` or `t10k`."""
+    images = _idx(FASHION / f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
+    labels = _idx(FASHION / f"{part}-labels-idx1-ubyte.gz", 8)
+    index = np.concatenate([np.flatnonzero(labels == number)[:per_class] for number in range(10)])
+    pictures = (np.repeat(images[i][:, :, None], 3, axis=2) for i in index)
+    return Labelled(encoder.features(pictures), np.zeros(len(index), bool), labels[index].astype(str))
+
+
+def _idx(path: Path, header: int) -> NDArray[np.uint8]:
+    return np.frombuffer(gzip.decompress(path.read_bytes())[header:], np.uint8)
+
+
+def _orinspect(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "orinspect_edge_runtime.cli", *arguments], check=True, stdout=sys.stderr)

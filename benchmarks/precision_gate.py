@@ -3,6 +3,8 @@
     python benchmarks/precision_gate.py            3 encoders x 8 sets; writes benchmarks/results/precision_gate.json
     python benchmarks/precision_gate.py --quick    one encoder, one set of each kind; prints only
 
+One that was stopped goes on where it was, as long as the commit is the same.
+
 Encoders: EfficientNet-Lite0 (depthwise) with ImageNet weights, ResNet-18 and ViT-Tiny with random weights whose batch
 statistics fit the images (no other weights are at hand offline): their AUROC says little, its drift says how exact the
 precision is. Sets: ELPV solar cells, four classes of Fashion-MNIST (Debian's dataset-fashion-mnist) against the other
@@ -41,6 +43,7 @@ from orinspect_edge_runtime.preprocess import PreprocessSpec, fit_to_model, read
 from orinspect_export.compiler import compile_report
 from orinspect_export.decisions import Budget, features_of, patch_distances
 from orinspect_export.exporter import ExportOptions
+from orinspect_export.gate_journal import GateJournal
 from orinspect_export.graph import EncoderGraph, export_encoder
 from orinspect_export.head_graph import attach_head
 from orinspect_export.images import ExportImages, choose_images
@@ -51,6 +54,7 @@ from orinspect_train.run import encoder_record, load_imagenet, save_encoder
 from orinspect_train.solar_cells import read_cells, split_cells
 
 RESULT = Path(__file__).parent / "results" / "precision_gate.json"
+JOURNAL = Path(tempfile.gettempdir(), "orinspect-precision-gate.jsonl")
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 CONSOLE = Console(stderr=True)
 ENCODERS = {"tf_efficientnet_lite0": "imagenet", "resnet18": "scratch", "vit_tiny_patch16_224": "scratch"}
@@ -78,15 +82,18 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     chosen = parser.parse_args()
     conditions = measure_conditions(0) | {"commit": revision(), "sizes": SIZE, "budget": asdict(Budget())}
-    rows = []
-    for name, init in list(ENCODERS.items())[: 1 if chosen.quick else None]:
-        for task in tasks(quick=chosen.quick):
-            rows += measure(name, init, task)
+    encoders = list(ENCODERS.items())[: 1 if chosen.quick else None]
+    journal = GateJournal(JOURNAL, repr(conditions["commit"]).encode())
+    rows: list[Row] = []
+    for task in tasks(quick=chosen.quick):
+        for name, init in encoders:
+            rows += journal.remember(f"{name} {task.name}", lambda: list(measure(name, init, task)))  # noqa: B023
     faults = planted_faults()
     show(rows, faults)
     if not chosen.quick:
         result = {"protocol": __doc__, "conditions": conditions, "rows": rows, "faults": faults}
         durable.write_bytes(RESULT, json.dumps(result, indent=2).encode() + b"\n")
+        journal.drop()
     over = [row for row in rows if row["gated"] and row["auroc_drift"] < -LARGEST_DRIFT]
     return int(bool(over) or not all(fault["named"] for fault in faults))
 
@@ -184,7 +191,7 @@ def measure(name: str, init: str, task: Task) -> Iterator[Row]:
         figures = accuracy(model, task)
         exact = exact or figures
         note = lowered.notes.get(precision, {})
-        kept = {} if not note else {"kept": len(note["kept"]), "layers": note["layers"]}
+        kept = {} if not note else {key: note[key] for key in ("layers", "lowered_work")} | {"kept": len(note["kept"])}
         gated = precision in lowered.models
         built = asdict(compile_report(attached(model, graph))) if gated else {}
         row = {"encoder": name, "task": task.name, "precision": precision, "gated": gated, **figures, **kept}
@@ -257,7 +264,7 @@ def show(rows: list[Row], faults: list[Row]) -> None:
     )
     for row in rows:
         cells = ["-" if row.get(key) is None else f"{row[key]:{form}}" for key, form in FORMS]
-        kept = f"{row['kept']} of {row['layers']}" if "kept" in row else ""
+        kept = f"{row['kept']} of {row['layers']}, {1 - row['lowered_work']:.0%} of work" if "kept" in row else ""
         build = row["build"]
         built = "" if not build else (build["errors"] or [f"{build['int8_layers']} int8 of {build['layers']}"])[0]
         table.add_row(row["encoder"], row["task"], row["precision"], *cells, kept, built)

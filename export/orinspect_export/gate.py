@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,11 @@ from orinspect_export.sensitivity import score_effects
 if TYPE_CHECKING:
     import onnx
 
-# A graph with fewer layers than this share in the lower precision gains too little to be worth its name.
+# A graph with less than this share of its work in the lower precision gains too little to be worth its name.
 LEAST_LOWERED = 0.1
 WORST_NAMED = 3
+# Kept layers that are tried without at the end, those of most work first: each costs one more graph to judge.
+RELEASES = 6
 Progress = Callable[[float], None]
 Build = Callable[[Collection[str]], "onnx.ModelProto"]
 
@@ -26,12 +29,14 @@ Build = Callable[[Collection[str]], "onnx.ModelProto"]
 class Candidate:
     """A precision to be gated.
 
-    layers: names of those that can be lowered. build: the graph with some of them kept. probe: the same in a precision
-    that is quicker to build and rounds alike, to measure the effect of each layer with.
+    layers: names of those that can be lowered. work: of each, see layer_work.py. build: the graph with some of them
+    kept. probe: the same in a precision that is quicker to build and rounds alike, to measure the effect of each layer
+    with.
     """
 
     precision: str
     layers: Sequence[str]
+    work: Mapping[str, float]
     build: Build
     probe: Build | None = None
 
@@ -40,7 +45,8 @@ class Candidate:
 class Gated:
     """A graph that met the budget. kept: the layers not lowered, by their effect on the score when lowered alone.
 
-    naive: the agreement with no layer kept. tried: how many graphs were judged.
+    naive: the agreement with no layer kept. tried: how many graphs were judged. lowered_work: share of the layers' work
+    that is done in the lower precision.
     """
 
     model: onnx.ModelProto
@@ -48,6 +54,7 @@ class Gated:
     naive: Agreement
     kept: dict[str, float]
     tried: int
+    lowered_work: float
 
 
 def pass_gate(
@@ -59,23 +66,25 @@ def pass_gate(
     progress: Progress | None = None,
     remember: Remember = measure_anew,
 ) -> Gated:
-    """The graph of the precision with the fewest layers kept that meets the budget.
+    """The graph of the precision that meets the budget with as little work as possible kept.
 
     exact: the float32 graph. frames: uint8 [N, H, W, 3], to measure the layers' effects on. Layers are kept in the
-    order of their effect, and their number is found by halving. remember: of a gate_journal.GateJournal, to go on where a
-    killed export was. Raises CheckFailed when the budget cannot be met.
+    order of the noise they save for their work, their number is found by halving, and those of most work are then tried
+    without. remember: of a gate_journal.GateJournal, to go on where a killed export was. Raises CheckFailed when the
+    budget cannot be met.
     """
     tell = progress or (lambda share: None)
     name = candidate.precision
 
     def judged(kept: Sequence[str]) -> Agreement:
-        measured = remember(f"{name} keeping {len(kept)}", lambda: asdict(judge.agreement(candidate.build(kept))))
+        named = f"{name} keeping {len(kept)} {_digest(kept)}"
+        measured = remember(named, lambda: asdict(judge.agreement(candidate.build(kept))))
         return Agreement(**measured)
 
     naive = judged(())
     if naive.within(budget):
         tell(1.0)
-        return Gated(candidate.build(()), naive, naive, {}, 1)
+        return Gated(candidate.build(()), naive, naive, {}, 1, 1.0)
     tell(0.1)
     layers, probe = candidate.layers, candidate.probe or candidate.build
     effects = score_effects(
@@ -86,41 +95,75 @@ def pass_gate(
         lambda share: tell(0.1 + 0.5 * share),
         lambda layer, measure: remember(f"{name} effect of {layer}", measure),
     )
-    search = _Search(judged, lambda agreement: agreement.within(budget), list(effects))
-    count = search.fewest(lambda share: tell(0.6 + 0.4 * share))
-    if count is None:
+    search = _Search(judged, lambda agreement: agreement.within(budget), effects, candidate.work)
+    chosen = search.least(lambda share: tell(0.6 + 0.4 * share))
+    if chosen is None:
         raise CheckFailed(_over_budget(name, effects, search.closest))
-    kept = {layer: effects[layer] for layer in search.order[:count]}
-    return Gated(candidate.build(list(kept)), search.agreement, naive, kept, search.tried + 1)
+    kept = {layer: effect for layer, effect in effects.items() if layer in chosen}
+    lowered = 1 - search.share(chosen)
+    return Gated(candidate.build(list(kept)), search.agreement, naive, kept, search.tried + 1, lowered)
+
+
+def _digest(kept: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(sorted(kept)).encode()).hexdigest()[:12]
 
 
 class _Search:
-    """Halving over the number of layers kept; keeps the agreement of the last graph that met the budget."""
+    """Which layers to keep. effects, work: of each layer. Holds the agreement of the last graph that met the budget.
+
+    Errors of layers add up by their squares, so what a kept layer saves for its work is effect squared / work.
+    """
 
     def __init__(
-        self, judged: Callable[[Sequence[str]], Agreement], within: Callable[[Agreement], bool], order: list[str]
+        self,
+        judged: Callable[[Sequence[str]], Agreement],
+        within: Callable[[Agreement], bool],
+        effects: Mapping[str, float],
+        work: Mapping[str, float],
     ) -> None:
-        self.order = order
+        self.order = sorted(effects, key=lambda layer: -(effects[layer] ** 2) / work[layer])
         self.tried = 0
         self.closest: Agreement
         self.agreement: Agreement
-        self._judged, self._within = judged, within
+        self._judged, self._within, self._work = judged, within, work
 
-    def fewest(self, tell: Progress) -> int | None:
-        """The smallest number of layers to keep, or None when even the most allowed are too few."""
-        most = int((1 - LEAST_LOWERED) * len(self.order))
-        if not self._met(most):
+    def share(self, layers: Collection[str]) -> float:
+        """Of the work of all layers, that of these."""
+        return sum(self._work[layer] for layer in layers) / sum(self._work[layer] for layer in self.order)
+
+    def least(self, tell: Progress) -> list[str] | None:
+        """The layers to keep, or None when even the most allowed are too few."""
+        count = self._fewest(lambda part: tell(0.6 * part))
+        if count is None:
+            return None
+        kept = self.order[:count]
+        heaviest = sorted(kept, key=lambda layer: -self._work[layer])[:RELEASES]
+        for index, layer in enumerate(heaviest):
+            without = [name for name in kept if name != layer]
+            kept = without if self._met(without) else kept
+            tell(0.6 + 0.4 * (index + 1) / len(heaviest))
+        return kept
+
+    def _fewest(self, tell: Progress) -> int | None:
+        """How many layers to keep in their order, by halving."""
+        most = self._most()
+        if not self._met(self.order[:most]):
             return None
         low, high = 0, most
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if self._met(middle) else (middle, high)
+            low, high = (low, middle) if self._met(self.order[:middle]) else (middle, high)
             tell(1 - (high - low) / most)
         return high
 
-    def _met(self, count: int) -> bool:
+    def _most(self) -> int:
+        """The largest number of layers, all but one at most, that leaves enough work for the lower precision."""
+        counts = range(len(self.order) - 1, 0, -1)
+        return next((count for count in counts if self.share(self.order[:count]) <= 1 - LEAST_LOWERED), 0)
+
+    def _met(self, kept: Sequence[str]) -> bool:
         self.tried += 1
-        self.closest = self._judged(self.order[:count])
+        self.closest = self._judged(kept)
         met = self._within(self.closest)
         if met:
             self.agreement = self.closest
@@ -134,7 +177,7 @@ def _over_budget(precision: str, effects: dict[str, float], closest: Agreement) 
     else:
         rank = "undefined" if closest.score_rank_correlation is None else f"{closest.score_rank_correlation:.4f}"
         missed = f"rank correlation {rank}, {closest.verdict_flips:.2%} of the verdicts flip"
-    kept = f"{1 - LEAST_LOWERED:.0%} of its layers kept"
+    kept = f"{1 - LEAST_LOWERED:.0%} of its work kept"
     finish = "train with  orinspect qat  first, " if precision.startswith("int8") else ""
     return (
         f"{precision} does not decide as fp32 does, even with {kept} ({missed}, least cosine of the embeddings "

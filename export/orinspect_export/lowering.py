@@ -23,6 +23,7 @@ from orinspect_export.gate import Candidate, Gated, pass_gate
 from orinspect_export.gate_journal import Remember, measure_anew
 from orinspect_export.int8 import Quantiser
 from orinspect_export.int8_cpu import CpuQuantiser
+from orinspect_export.layer_work import layer_work
 from orinspect_export.qdq import weighted_layers
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ def _fp16(
     def build(kept: Collection[str]) -> onnx.ModelProto:
         return to_fp16(model, {*kept, *threats})
 
-    return Candidate("fp16", half_layers(model, threats), build), threats
+    layers = half_layers(model, threats)
+    return Candidate("fp16", layers, layer_work(model, layers), build), threats
 
 
 def _int8(
@@ -131,15 +133,22 @@ def _int8(
     def build(kept: Collection[str]) -> onnx.ModelProto:
         return to_fp16_beside_int8(quantiser.build(kept), threats)
 
-    return Candidate("int8", quantiser.layers, build, quantiser.build), outlier_channels(statistics, inputs)
+    work = layer_work(model, quantiser.layers)
+    return Candidate("int8", quantiser.layers, work, build, quantiser.build), outlier_channels(statistics, inputs)
 
 
 def _int8_cpu(
     model: onnx.ModelProto, images: ExportImages, options: ExportOptions, statistics: dict[str, TensorStatistics]
 ) -> tuple[Candidate, dict[str, str]]:
     quantiser = CpuQuantiser(model, images.calibration)
-    probe = Quantiser(model, images.calibration, options.calibrator)
-    return Candidate("int8-cpu", quantiser.layers, quantiser.build, probe.build), {}
+    alike = Quantiser(model, images.calibration, options.calibrator)
+    never = set(alike.layers).difference(quantiser.layers)
+
+    def probe(kept: Collection[str]) -> onnx.ModelProto:
+        return alike.build({*kept, *never})
+
+    work = layer_work(model, quantiser.layers)
+    return Candidate("int8-cpu", quantiser.layers, work, quantiser.build, probe), {}
 
 
 # What a layer works in when the precision would change the verdicts too much.
@@ -157,4 +166,5 @@ def _note(gated: Gated, candidate: Candidate, reasons: dict[str, str]) -> dict[s
         "kept_in": KEPT_IN[candidate.precision],
         "warnings": reasons,
         "graphs_tried": gated.tried,
+        "lowered_work": gated.lowered_work,
     }

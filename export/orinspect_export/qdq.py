@@ -32,7 +32,8 @@ def weighted_layers(model: onnx.ModelProto) -> list[str]:
 def residual_operands(model: onnx.ModelProto) -> dict[str, list[tuple[int, int]]]:
     """(node index, input index) of the operands to quantise, by the name of the residual sum.
 
-    Of two operands the one that comes straight from a convolution is left alone: TensorRT sums it before rounding.
+    Of two operands the one that comes straight from a convolution is left alone: TensorRT sums it before rounding. A sum
+    without such an operand (those of transformers) is fused into nothing and gains nothing from INT8.
     """
     constants = {tensor.name for tensor in model.graph.initializer}
     maker = {name: node.op_type for node in model.graph.node for name in node.output}
@@ -43,7 +44,8 @@ def residual_operands(model: onnx.ModelProto) -> dict[str, list[tuple[int, int]]
             behind.update(node.output)
         if node.op_type == "Add" and all(name in behind for name in node.input):
             straight = [slot for slot in (0, 1) if maker[node.input[slot]] == "Conv"]
-            operands[node.name] = [(index, slot) for slot in (0, 1) if slot not in straight[-1:]]
+            if straight:
+                operands[node.name] = [(index, slot) for slot in (0, 1) if slot != straight[-1]]
     return operands
 
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from orinspect_export.activations import Frames
-from orinspect_export.decisions import DISTANCES, Floats, features_of
+from orinspect_export.decisions import DISTANCES, Floats, features_of, with_pasted_patches
 from orinspect_export.gate_journal import Remember, measure_anew
 
 if TYPE_CHECKING:
     import onnx
 
-# Images scored by a memory bank of as many others: every layer costs one pass over both.
+# Images in the memory bank, and scored by it: half of these once more with a patch pasted in. Every layer costs one
+# pass over both.
 FRAMES = 8
 
 
@@ -29,11 +30,12 @@ def score_effects(
 ) -> dict[str, float]:
     """Effect of each layer on the distances from a memory bank, of patches or of embeddings, the largest first.
 
-    alone: the graph with one layer rounded. frames: uint8 [N, H, W, 3]; sixteen are used. Effects are root mean
-    squares of the change in units of the distances' standard deviation; 0.01 changes no verdict. remember: by layer, see
+    alone: the graph with one layer rounded. frames: uint8 [N, H, W, 3]; twelve are used. Effects are root mean
+    squares of the change in units of the distances' spread; 0.01 changes no verdict. remember: by layer, see
     gate_journal.py.
     """
-    known, few = features_of(exact, frames[-2 * FRAMES : -FRAMES]), frames[-FRAMES:]
+    good = frames[-FRAMES // 2 :]
+    known, few = features_of(exact, frames[: -FRAMES // 2][-FRAMES:]), np.concatenate([good, with_pasted_patches(good)])
     before = _distances(known, features_of(exact, few))
 
     def effect(layer: str) -> float:
@@ -53,4 +55,6 @@ def _distances(known: dict[str, Floats], features: dict[str, Floats]) -> dict[st
 
 
 def _change(before: Floats, after: Floats) -> float:
-    return float(np.sqrt(np.mean((after - before) ** 2)) / max(float(before.std()), 1e-12))
+    """Root mean square in units of half of what the middle 68 % span: a few far ones would hide the order of the rest."""
+    low, high = np.quantile(before, [0.16, 0.84])
+    return float(np.sqrt(np.mean((after - before) ** 2)) / max(float(high - low) / 2, 1e-12))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import pytest
 from planted_faults import scale_channel
 
 from orinspect_export.decisions import Agreement, Budget, Judge
 from orinspect_export.exporter import ExportOptions
-from orinspect_export.gate import Candidate, pass_gate
+from orinspect_export.gate import RELEASES, Candidate, _Search, pass_gate
 from orinspect_export.graph import EncoderGraph
 from orinspect_export.images import ExportImages
 from orinspect_export.int8 import Quantiser
+from orinspect_export.layer_work import layer_work
 from orinspect_export.lowering import lower_precisions
 
 IMPOSSIBLE = Budget(min_rank_correlation=1.0, max_flips=-1.0)
@@ -35,7 +37,7 @@ def test_a_precision_that_agrees_keeps_nothing(resnet: EncoderGraph, frames: Any
 
 def test_layers_are_kept_until_the_budget_is_met(resnet: EncoderGraph, frames: Any) -> None:
     quantiser = Quantiser(resnet.model, frames[:16])
-    candidate = Candidate("int8", quantiser.layers, quantiser.build)
+    candidate = Candidate("int8", quantiser.layers, layer_work(resnet.model, quantiser.layers), quantiser.build)
     judge = Judge(resnet.model, frames[16:])
     told: list[float] = []
     gated = pass_gate(candidate, resnet.model, judge, STRICT, frames[:16], told.append)
@@ -43,13 +45,19 @@ def test_layers_are_kept_until_the_budget_is_met(resnet: EncoderGraph, frames: A
     assert gated.agreement.within(STRICT)
     assert 0 < len(gated.kept) < len(quantiser.layers)
     assert list(gated.kept.values()) == sorted(gated.kept.values(), reverse=True)
-    one_less = quantiser.build(list(gated.kept)[:-1])
+    heaviest = max(gated.kept, key=lambda layer: candidate.work[layer])
+    one_less = quantiser.build([layer for layer in gated.kept if layer != heaviest])
     assert not judge.agreement(one_less).within(STRICT)
+    kept_work = sum(candidate.work[layer] for layer in gated.kept)
+    assert gated.lowered_work == pytest.approx(1 - kept_work / sum(candidate.work.values()))
     assert judge.agreement(gated.model) == gated.agreement
     assert told == sorted(told)
 
 
-def test_a_budget_that_cannot_be_met_names_the_costliest_layers(resnet: EncoderGraph, frames: Any) -> None:
+def test_a_budget_that_cannot_be_met_names_the_costliest_layers(
+    resnet: EncoderGraph, frames: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orinspect_export.gate.LEAST_LOWERED", 0.99)
     lowered = lower(resnet.model, resnet, frames, "int8", budget=IMPOSSIBLE)
     assert lowered.models == {}
     told = lowered.refused["int8"]
@@ -74,20 +82,45 @@ def test_an_overflow_of_half_precision_is_named_and_kept(resnet: EncoderGraph, f
 
 
 def test_the_search_halves() -> None:
-    """The fewest of 64 layers that meet the budget, in at most eight graphs."""
+    """The fewest of 64 layers that meet the budget, in at most eight graphs and one for each release that is tried."""
     for needed in (1, 2, 17, 31, 57):
         tried: list[int] = []
-        search = _search(tried, needed)
-        assert search.fewest(lambda share: None) == needed
-        assert len(tried) <= 8
-    assert _search([], 58).fewest(lambda share: None) is None
+        search = _search(tried, lambda kept, needed=needed: len(kept) >= needed)
+        assert len(search.least(lambda share: None)) == needed
+        assert len(tried) <= 8 + RELEASES
+    assert _search([], lambda kept: len(kept) >= 58).least(lambda share: None) is None
 
 
-def _search(tried: list[int], needed: int) -> Any:
-    from orinspect_export.gate import _Search
+def test_what_saves_most_noise_for_its_work_is_kept_first() -> None:
+    """b errs less than a, but costs a hundredth of its work; c hardly errs."""
+    search = _Search(
+        _judged([], lambda kept: "b" in kept), _met, {"a": 1.0, "b": 0.5, "c": 0.1}, {"a": 100, "b": 1, "c": 9}
+    )
+    assert search.order == ["b", "a", "c"]
+    assert search.least(lambda share: None) == ["b"]
 
+
+def test_a_layer_of_much_work_is_released_again_when_the_budget_allows() -> None:
+    """Halving stops at the light layer behind the heavy one, which was not needed."""
+    order = {"heavy": 3.0, "light": 1.0, "rest": 0.1}
+    search = _Search(_judged([], lambda kept: "light" in kept), _met, order, {"heavy": 5, "light": 1, "rest": 9})
+    assert search.order == ["heavy", "light", "rest"]
+    assert search.least(lambda share: None) == ["light"]
+    assert search.share(["light"]) == pytest.approx(1 / 15)
+
+
+def _search(tried: list[int], enough: Callable[[Sequence[str]], bool]) -> Any:
+    layers = [str(index) for index in range(64)]
+    return _Search(_judged(tried, enough), _met, dict.fromkeys(layers, 1.0), dict.fromkeys(layers, 1.0))
+
+
+def _judged(tried: list[int], enough: Callable[[Sequence[str]], bool]) -> Callable[[Sequence[str]], Agreement]:
     def judged(kept: Sequence[str]) -> Agreement:
         tried.append(len(kept))
-        return Agreement(1.0 if len(kept) >= needed else 0.0, 0.0, 0.0, 1.0, 100)
+        return Agreement(1.0 if enough(kept) else 0.0, 0.0, 0.0, 1.0, 100)
 
-    return _Search(judged, lambda agreement: agreement.within(Budget()), [str(index) for index in range(64)])
+    return judged
+
+
+def _met(agreement: Agreement) -> bool:
+    return agreement.within(Budget())

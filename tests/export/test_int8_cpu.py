@@ -37,6 +37,11 @@ def test_what_is_kept_is_not_quantised(resnet: EncoderGraph, frames: Any) -> Non
     assert plain == set(layers[:3])
 
 
+def test_only_the_stem_of_few_inputs_stays_in_float32(resnet: EncoderGraph, frames: Any) -> None:
+    layers = weighted_layers(resnet.model)
+    assert set(layers).difference(CpuQuantiser(resnet.model, frames).layers) == {layers[0]}
+
+
 def test_a_bundle_with_it_is_made_here_and_never_built_for_tensorrt(
     resnet_run: Path, image_folder: Path, tmp_path: Path
 ) -> None:

@@ -120,7 +120,7 @@ def score(
     from orinspect_edge_runtime.detector import Detector
     from orinspect_edge_runtime.errors import ImageError, InputError
     from orinspect_edge_runtime.explain import explain
-    from orinspect_edge_runtime.preprocess import decode_ahead, list_images
+    from orinspect_edge_runtime.preprocess import decode_ahead, list_images, read_frame
 
     paths, failed, rows = list_images(list(images)), 0, []
     with Detector.load(bundle, recipe, **options) as detector:
@@ -137,13 +137,16 @@ def score(
             if not as_json:
                 word = OUTCOME_WORDS[verdict.outcome]
                 click.echo(f"{word:9}  {verdict.score:8.3f}  {path}")
+            # A verdict may do with a part of a JPEG's size; what is shown of it is in the picture's own pixels.
+            shown = explained or overlay is not None
+            whole = read_frame(path, detector.bundle.manifest.preprocess, whole=True) if shown else frame
             if explained:
-                explanation = explain(detector, frame, verdict)
+                explanation = explain(detector, whole, verdict)
                 rows[-1] |= dataclasses.asdict(explanation)
                 if not as_json:
                     _tell_explanation(explanation)
             if overlay is not None:
-                _save_overlay(overlay, path, len(rows), frame, verdict)
+                _save_overlay(overlay, path, len(rows), whole, verdict)
     if as_json:
         _print_json(rows)
     if failed:

@@ -533,3 +533,25 @@ def test_arrays_of_other_types_are_refused(dtype: Any) -> None:
 def test_a_spec_out_of_range_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=str(next(iter(values.values())))):
         PreprocessSpec(**values)
+
+
+@pytest.mark.parametrize(
+    ("size", "reduced"), [((900, 900), (450, 450)), ((500, 900), (500, 900)), ((450, 1000), (450, 1000))]
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(
+    size: tuple[int, int], reduced: tuple[int, int], turned: bool, tmp_path: Path
+) -> None:
+    height, width = size
+    rows, columns = np.mgrid[:height, :width]
+    pixels = (128 + 90 * np.sin(rows / 23) * np.cos(columns / 31)).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6 if turned else 1
+    Image.fromarray(pixels).save(tmp_path / "x.jpg", quality=92, exif=exif)
+    spec = PreprocessSpec(224, 192)
+    frame, whole = (read_frame(tmp_path / "x.jpg", spec, whole=whole) for whole in (False, True))
+    order = slice(None, None, -1 if turned else 1)
+    assert frame.pixels.shape[:2] == reduced[order]
+    assert whole.pixels.shape[:2] == size[order]
+    error = np.abs(fit_to_model(frame.pixels, spec).astype(int) - fit_to_model(whole.pixels, spec))
+    assert error.mean() < 0.5

@@ -66,7 +66,8 @@ def image_files(config: SourceConfig, spec: PreprocessSpec, slot: Slot) -> Itera
 
 def _read(path: Path, spec: PreprocessSpec, index: int) -> Item:
     try:
-        return read_frame(path, spec, index)
+        # A crop is stated in the source's pixels.
+        return read_frame(path, spec, index, whole=True)
     except ImageError as error:
         return error
 

@@ -1,0 +1,190 @@
+"""anomalib's side of vs_anomalib.py: runs in a virtual environment of its own and answers requests, a JSON line each.
+
+Every request names a function of REQUESTS; `wall_ms` and `cpu_ms` of an answer are of this process, one image from its
+file to score and map through anomalib's own inferencer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+STARTED = time.process_time(), time.perf_counter()
+# Side of the image files, pixels: as in vs_anomalib.py.
+SOURCE = 900
+OPEN: dict[str, Any] = {}
+
+
+def main() -> None:
+    """Answer requests until the input ends. What the libraries print goes to stderr."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = REQUESTS[request.pop("do")](**request)
+        except Exception as error:  # noqa: BLE001  # the other side reports it
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def imports() -> dict[str, Any]:
+    """What importing the inferencers costs."""
+    from anomalib.deploy import OpenVINOInferencer, TorchInferencer
+
+    del OpenVINOInferencer, TorchInferencer
+    return spent()
+
+
+def spent() -> dict[str, Any]:
+    """CPU seconds and peak resident megabytes of this process since it began."""
+    return {
+        "cpu_s": time.process_time(),
+        "wall_s": time.perf_counter() - STARTED[1],
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def patchcore(name: str, backbone: str, layers: list[str], weights: str, bank: str, size: int, folder: str) -> Any:
+    """Make a PatchCore with the given encoder and bank, and export it as its users do, for torch and for OpenVINO."""
+    import numpy as np
+    import torch
+    from anomalib.models import Patchcore
+
+    model = Patchcore(
+        backbone=backbone,
+        layers=layers,
+        pre_trained=False,
+        num_neighbors=9,
+        pre_processor=Patchcore.configure_pre_processor((size, size)),
+        visualizer=False,
+        evaluator=False,
+    )
+    load(model.model.feature_extractor, weights)
+    model.model.memory_bank = torch.from_numpy(np.load(bank))
+    return export(model.eval(), name, folder)
+
+
+def padim(name: str, backbone: str, layers: list[str], weights: str, images: list[str], size: int, folder: str) -> Any:
+    """Fit a PaDiM to image files with the given encoder, and export it."""
+    import torch
+    from anomalib.data.utils import read_image
+    from anomalib.models import Padim
+
+    model = Padim(
+        backbone=backbone,
+        layers=layers,
+        pre_trained=False,
+        pre_processor=Padim.configure_pre_processor((size, size)),
+        visualizer=False,
+        evaluator=False,
+    )
+    load(model.model.feature_extractor, weights)
+    model.model.train()
+    model.model.feature_extractor.eval()
+    with torch.no_grad():
+        for path in images:
+            model.model(model.pre_processor(read_image(path, as_tensor=True)[None]))
+    model.model.fit()
+    return export(model.eval(), name, folder)
+
+
+def load(extractor: Any, weights: str) -> None:
+    """Our trunk's weights into timm's model inside of theirs: every one of its own must be among them."""
+    from safetensors.torch import load_file
+
+    result = extractor.feature_extractor.load_state_dict(load_file(weights), strict=False)
+    if result.missing_keys:
+        raise ValueError(f"weights without a value: {result.missing_keys[:3]}")
+
+
+def export(model: Any, name: str, folder: str) -> Any:
+    torch_file = model.to_torch(Path(folder, name))
+    # By default their export has a static batch of 2 with this torch, which their inferencer cannot feed.
+    batch_of_one = {"dynamic_axes": {}, "dynamic_shapes": None}
+    # Their graph resizes by itself: its input has the size of the image files.
+    openvino_file = model.to_openvino(Path(folder, name), input_size=(SOURCE, SOURCE), onnx_kwargs=batch_of_one)
+    return {"torch": str(torch_file), "openvino": str(openvino_file)}
+
+
+def open_model(key: str, kind: str, file: str, neighbours: int = 9) -> Any:
+    """Open an exported model with the inferencer of its kind, on one thread."""
+    os.environ["TRUST_REMOTE_CODE"] = "1"
+    from anomalib.deploy import OpenVINOInferencer, TorchInferencer
+
+    if kind == "torch":
+        import torch
+
+        torch.set_num_threads(1)
+        OPEN[key] = TorchInferencer(path=file, device="cpu")
+        if hasattr(OPEN[key].model.model, "num_neighbors"):
+            OPEN[key].model.model.num_neighbors = neighbours
+    else:
+        OPEN[key] = OpenVINOInferencer(path=file, device="CPU", config={"INFERENCE_NUM_THREADS": 1})
+    return {}
+
+
+def close_model(key: str) -> Any:
+    """Forget an opened model."""
+    del OPEN[key]
+    return {}
+
+
+def predict(key: str, image: str) -> Any:
+    """Score and map of an image file, with the time they took."""
+    import numpy as np
+
+    wall, cpu = time.perf_counter(), time.process_time()
+    found = OPEN[key].predict(image)
+    times = {"wall_ms": (time.perf_counter() - wall) * 1e3, "cpu_ms": (time.process_time() - cpu) * 1e3}
+    score, heat = (np.asarray(value, np.float32) for value in (found.pred_score, found.anomaly_map))
+    return times | {"score": float(score.reshape(-1)[0]), "map": np.squeeze(heat)[::8, ::8].tolist()}
+
+
+def coreset(points: str, share: float, first: int) -> Any:
+    """Picks of their k-centre greedy from a given first point, in the very space that is given, and the time."""
+    import numpy as np
+    import torch
+    from anomalib.models.components import KCenterGreedy
+
+    torch.set_num_threads(1)
+    sampler = KCenterGreedy(embedding=torch.from_numpy(np.load(points)), sampling_ratio=share)
+    # Their random projection would make picks that nothing can be compared with.
+    sampler.model.fit = lambda embedding: None
+    sampler.model.transform = lambda embedding: embedding
+    randint, torch.randint = torch.randint, lambda **_: torch.tensor([first])
+    start = time.process_time()
+    picks = sampler.select_coreset_idxs()
+    seconds = time.process_time() - start
+    torch.randint = randint
+    return {"picks": picks, "cpu_s": seconds} | spent()
+
+
+def metrics(labels: list[int], scores: list[float]) -> Any:
+    """Their image AUROC, AUPR and F1-max."""
+    import torch
+    from anomalib.metrics import AUPR, AUROC, F1Max
+
+    batch = SimpleNamespace(pred_score=torch.tensor(scores), gt_label=torch.tensor(labels))
+    found = {}
+    for name, kind in {"auroc": AUROC, "average_precision": AUPR, "f1_max": F1Max}.items():
+        metric = kind(fields=["pred_score", "gt_label"])
+        metric.update(batch)
+        found[name] = float(metric.compute())
+    return found
+
+
+REQUESTS = {
+    function.__name__: function
+    for function in (imports, spent, patchcore, padim, open_model, close_model, predict, coreset, metrics)
+}
+
+if __name__ == "__main__":
+    main()

@@ -88,7 +88,13 @@ def make_bundle() -> Callable[..., Bundle]:
 @pytest.fixture(scope="session")
 def real_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that runs: encoder and head are one ONNX graph, golden was made with it. Copy it before changing it."""
-    runtime = pytest.importorskip("onnxruntime", reason="the extra `cpu` is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra `cpu` is not installed")
+    return write_real_bundle(tmp_path_factory.mktemp("real") / "bundle")
+
+
+def write_real_bundle(folder: Path) -> Path:
+    import onnxruntime as runtime
+
     graph = patchcore_graph()
     frames = np.random.default_rng(0).integers(0, 256, (6, SIDE, SIDE, 3), dtype=np.uint8)
     session = runtime.InferenceSession(graph, providers=["CPUExecutionProvider"])
@@ -101,7 +107,6 @@ def real_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     golden |= {f"{name}_patchcore": out[name] for name in ("score", "anomaly_map")}
     file = io.BytesIO()
     np.savez(file, **golden, **{f"patchcore.{name}": array for name, array in inputs.items()})
-    folder = tmp_path_factory.mktemp("real") / "bundle"
     return write_bundle(folder, {GRAPH: graph, GOLDEN: file.getvalue()}).path
 
 

@@ -41,6 +41,11 @@ class Outbox(Generic[T]):
                 self._changed.notify()
             return True
 
+    @property
+    def queued(self) -> int:
+        """Events that wait."""
+        return len(self._queue)
+
     def close(self, deadline: float) -> int:
         """Deliver what is queued until the time.monotonic `deadline`. Returns the number of events left behind."""
         with self._changed:

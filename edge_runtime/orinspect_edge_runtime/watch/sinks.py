@@ -44,6 +44,11 @@ class Sinks:
             if isinstance(item, Frame) and saver.wants(event):
                 pictures.offer((event, item.pixels))
 
+    @property
+    def queued(self) -> int:
+        """Events of the fullest queue."""
+        return max(box.queued for box in self._boxes)
+
     def close(self, deadline: float) -> int:
         """Drain until the time.monotonic `deadline`; the number of events that were left, over all sinks."""
         left = sum(box.close(deadline) for box in (*self._boxes, *(pictures for _, pictures in self._savers)))

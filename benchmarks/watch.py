@@ -5,8 +5,8 @@
     sudo python benchmarks/watch.py --only kills start   these parts; the others stay in the file as they are
 
 It makes its own bundles and pictures. Needs mosquitto, gstreamer1.0-tools, gstreamer1.0-plugins-good,
-gir1.2-gst-rtsp-server-1.0 and python3-gi from apt, and root for a file system of 8 MB. The loop is the product's own process,
-except for latency and memory, which call its judge and sinks. Says nothing about a Jetson.
+gir1.2-gst-rtsp-server-1.0 and python3-gi from apt, and root for a file system of 8 MB. The loop is the product's own
+process, except for latency and memory, which call its judge and sinks. Says nothing about a Jetson.
 """
 
 from __future__ import annotations

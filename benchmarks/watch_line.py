@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.util
 import json
@@ -109,7 +110,8 @@ class Line:
             systemd.settimeout(120)
             environment = os.environ | {"NOTIFY_SOCKET": str(address)}
             command = [sys.executable, "-c", WATCH, str(self.place / "watch.toml")]
-            self.process = subprocess.Popen(command, env=environment, stderr=log, cwd=self.place)
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=self.place)
+            atexit.register(self.process.kill)
             assert systemd.recv(500).startswith(b"READY=1")
         return time.perf_counter() - begin
 

@@ -6,6 +6,8 @@ on the pixel values: two images of one camera are always treated alike.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import time
 import warnings
 from collections.abc import Iterator
@@ -104,30 +106,52 @@ def read_frame(path: Path, spec: PreprocessSpec, index: int = 0, *, whole: bool 
 
     Raises ImageError naming the file for anything that is not a whole picture of at least 8x8 pixels.
     """
+    with _told(str(path)):
+        if not path.is_file():
+            # Asked of the file system first: opening a pipe would wait for ever.
+            path.stat()
+            raise ValueError("not a regular file")
+        pixels, modified = _decode(path, spec, whole=whole), path.stat().st_mtime
+    return Frame(_large_enough(pixels, str(path)), str(path), index, modified)
+
+
+def decode_frame(content: bytes, spec: PreprocessSpec, name: str, most_pixels: int) -> Frame:
+    """The frame in an image file's bytes, as `read_frame` decodes them; larger ones are refused before they are."""
+    with _told(name):
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
+            if image.width * image.height > most_pixels:
+                raise ValueError(f"{image.width}x{image.height} pixels; {most_pixels} are the most taken here")
+        pixels = _decode(io.BytesIO(content), spec)
+    return Frame(_large_enough(pixels, name), name, 0, time.time())
+
+
+@contextlib.contextmanager
+def _told(name: str) -> Iterator[None]:
+    """Turn whatever goes wrong with an image into an ImageError of one line that names it."""
     try:
-        modified = path.stat().st_mtime
         with warnings.catch_warnings():
             # Pillow warns of odd metadata, and of over 89 megapixels; it refuses twice that.
             warnings.simplefilter("ignore")
-            pixels = _decode(path, spec, whole=whole)
+            yield
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: not an image (or of a kind that Pillow cannot read)") from error
+        raise ImageError(f"{name}: not an image (or of a kind that Pillow cannot read)") from error
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: over 178 megapixels; cut it into tiles first") from error
+        raise ImageError(f"{name}: over 178 megapixels; cut it into tiles first") from error
     except Exception as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{path}: cannot be read ({reason})") from error
+        raise ImageError(f"{name}: cannot be read ({reason})") from error
+
+
+def _large_enough(pixels: Pixels, name: str) -> Pixels:
     if min(pixels.shape[:2]) < SMALLEST_SIDE:
         height, width = pixels.shape[:2]
-        raise ImageError(f"{path}: {width}x{height} pixels; the smallest side must be {SMALLEST_SIDE}")
-    return Frame(pixels, str(path), index, modified)
+        raise ImageError(f"{name}: {width}x{height} pixels; the smallest side must be {SMALLEST_SIDE}")
+    return pixels
 
 
-def _decode(path: Path, spec: PreprocessSpec, *, whole: bool) -> Pixels:
+def _decode(file: Path | io.BytesIO, spec: PreprocessSpec, *, whole: bool = False) -> Pixels:
     bit_depth = spec.bit_depth
-    if not path.is_file():
-        raise ValueError("not a regular file")
-    with Image.open(path, formats=IMAGE_FORMATS) as image:
+    with Image.open(file, formats=IMAGE_FORMATS) as image:
         decoder, _, _, how = image.tile[0] if image.tile else ("", None, 0, "")
         if ";16" in str(how) and not image.mode.startswith("I") and bit_depth != 16:
             raise ValueError(f"16-bit colour: only its upper 8 bits are read, so a bit depth of {bit_depth} is lost")

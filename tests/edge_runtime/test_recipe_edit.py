@@ -239,14 +239,8 @@ def test_two_processes_at_once_both_keep_their_edits(bundle: Bundle) -> None:
 
 
 def test_killed_at_any_moment_the_recipe_is_that_of_before_or_after(bundle: Bundle) -> None:
-<<<<<<< HEAD
     rng = random.Random(0)
-    for turn in range(4):
-=======
-    context, rng = multiprocessing.get_context("spawn"), random.Random(0)
     for turn in range(3):
-        part = context.Process(target=_forget_some, args=(bundle.path, list(range(6 * turn, 6 * turn + 6)), 0.0))
->>>>>>> 2099951 (Review bands and region masks: fit --review-alarm, fit --mask; outcomes in verdicts, score, evaluate and watch)
         before = len(history(bundle.path, "patchcore"))
         part = forget_elsewhere(bundle.path, range(6 * turn, 6 * turn + 6), 0.0)
         deadline = time.monotonic() + 60

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -42,7 +44,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "late_s": (0.001, 60),
     "debounce_ms": (0, 60_000),
     "poll_ms": (0.5, 1000),
+    "upload_mib": (1, 1024),
+    "kept_frames": (0, 100_000),
+    "viewers": (1, 1000),
 }
+SHORTEST_TOKEN = 16
 Table = TypeVar("Table")
 
 
@@ -231,6 +237,50 @@ class WebhookConfig:
 
 
 @dataclass(frozen=True)
+class HttpConfig:
+    """The dashboard, the REST interface and /metrics.
+
+    host, port: where it listens. token: what a visitor must show; needed as soon as host is not this computer's own
+    loopback. names: further host names under which it is reached, with blanks between. certificate, key: PEM files for
+    https. folder: for frames of rejects, frames of a teach and the chosen recipe. kept_frames: frames of what was not
+    accepted that are kept for feedback. upload_mib: largest body of a request. viewers: connections at once.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    token: str = field(default="", repr=False)
+    names: str = ""
+    certificate: str = ""
+    key: str = ""
+    folder: str = "http"
+    kept_frames: int = 500
+    upload_mib: int = 16
+    viewers: int = 64
+
+    def __post_init__(self) -> None:
+        _check_ranges(self)
+        if not self.host or "\0" in self.host + self.folder or not self.folder:
+            raise ConfigError("host or folder is empty or no name: give an address to listen on and a folder")
+        if self.token and (len(self.token) < SHORTEST_TOKEN or not re.fullmatch(r"[!-~]+", self.token)):
+            raise ConfigError(f"token must be {SHORTEST_TOKEN} or more ASCII characters without blanks")
+        if not self.token and not is_loopback(self.host):
+            raise ConfigError(
+                f"host is {self.host!r}, which other computers reach: set a token of {SHORTEST_TOKEN} or more characters "
+                "(openssl rand -hex 24 makes one)"
+            )
+        if bool(self.certificate) != bool(self.key):
+            raise ConfigError("certificate and key belong together: name both PEM files or neither")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is reached from this computer only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True)
 class WatchConfig:
     """The whole file. A table that is absent keeps its defaults; what is None does not run."""
 
@@ -243,6 +293,7 @@ class WatchConfig:
     jsonl: JsonlConfig | None = None
     mqtt: MqttConfig | None = None
     webhook: WebhookConfig | None = None
+    http: HttpConfig | None = None
     status: str = "status.json"
 
 
@@ -256,6 +307,7 @@ TABLES: dict[str, type[Any]] = {
     "jsonl": JsonlConfig,
     "mqtt": MqttConfig,
     "webhook": WebhookConfig,
+    "http": HttpConfig,
 }
 
 

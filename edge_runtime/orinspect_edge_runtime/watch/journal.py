@@ -22,6 +22,7 @@ CREATE TABLE IF NOT EXISTS event (
   seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, judged_at REAL NOT NULL, outcome TEXT NOT NULL,
   score REAL, threshold REAL NOT NULL, recipe TEXT NOT NULL, recipe_sha256 TEXT NOT NULL, graph_sha256 TEXT NOT NULL,
   json TEXT NOT NULL, picture BLOB, map BLOB);
+CREATE INDEX IF NOT EXISTS event_by_outcome ON event (outcome, seq);
 CREATE TABLE IF NOT EXISTS delivered (sink TEXT PRIMARY KEY, seq INTEGER NOT NULL);
 """
 ROW = "INSERT OR IGNORE INTO event VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

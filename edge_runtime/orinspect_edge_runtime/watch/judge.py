@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.detector import Detector, Verdict
 from orinspect_edge_runtime.errors import ImageError, OrinspectError, RecipeError
-from orinspect_edge_runtime.preprocess import Frame
+from orinspect_edge_runtime.preprocess import Frame, Pixels, fit_to_model
 from orinspect_edge_runtime.watch.config import RecipeConfig, VerdictConfig
 from orinspect_edge_runtime.watch.event import ACCEPT, FAILED, REJECT, REVIEW, Event, thumbnail
 from orinspect_edge_runtime.watch.slot import Item
@@ -31,6 +31,15 @@ class Station:
     in_a_row: int = 0
 
 
+@dataclass(frozen=True)
+class Look:
+    """What was judged last. fitted: the frame at the model's size, as it entered the graph."""
+
+    frame: Frame
+    fitted: Pixels
+    verdict: Verdict
+
+
 class Judge:
     """Detectors of all recipes of a configuration, which have reproduced golden, and the rules for their scores.
 
@@ -39,6 +48,7 @@ class Judge:
 
     def __init__(self, recipe: RecipeConfig, rules: VerdictConfig) -> None:
         self._rules, self._stations = rules, dict[str, Station]()
+        self.look: Look | None = None
         bundle = Bundle.open(recipe.bundle)
         try:
             for name in dict.fromkeys((recipe.name, *recipe.also)):
@@ -82,13 +92,15 @@ class Judge:
     def __call__(self, item: Item, shot: Shot | None = None) -> Event:
         """The event of a frame, by the recipe that its trigger names; one that fails is an event too."""
         start = time.perf_counter()
-        station, verdict, error = self._now, None, ""
+        station, verdict, error, self.look = self._now, None, "", None
         try:
             if shot is not None and shot.recipe:
                 station = self._station(shot.recipe)
             if isinstance(item, ImageError):
                 raise item
-            verdict = station.detector(item)
+            fitted = fit_to_model(item.pixels, station.detector.bundle.manifest.preprocess)
+            verdict = station.detector(replace(item, pixels=fitted))
+            self.look = Look(item, fitted, verdict)
         except (OrinspectError, RuntimeError, ValueError) as failed:
             error = " ".join(str(failed).split()) or type(failed).__name__
         frame = NO_FRAME if isinstance(item, ImageError) else item

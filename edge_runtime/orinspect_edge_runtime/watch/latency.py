@@ -11,7 +11,7 @@ class Latency:
     """Counts durations; `percentile_ms` is exact to 7 %."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count, self.total_ms = 0, 0.0
         self._buckets = [0] * BUCKETS
 
     def add(self, latency_ms: float) -> None:
@@ -19,6 +19,7 @@ class Latency:
         place = math.ceil(PER_OCTAVE * math.log2(max(latency_ms, LEAST_MS) / LEAST_MS))
         self._buckets[min(place, BUCKETS - 1)] += 1
         self.count += 1
+        self.total_ms += max(latency_ms, 0.0)
 
     def percentile_ms(self, percent: float) -> float:
         """Upper edge of the bucket that holds the percentile; 0 before the first one."""
@@ -32,3 +33,8 @@ class Latency:
     def percentiles_ms(self) -> dict[str, float]:
         """p50, p90 and p99."""
         return {f"p{percent}": round(self.percentile_ms(percent), 3) for percent in (50, 90, 99)}
+
+    def cumulative(self, every: int) -> list[tuple[float, int]]:
+        """Upper edge in ms of every so many-th bucket, and how many durations lie at or below it."""
+        edges = range(0, BUCKETS - 1, every)
+        return [(LEAST_MS * 2 ** (place / PER_OCTAVE), sum(self._buckets[: place + 1])) for place in edges]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import queue
 import signal
 import time
 from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from orinspect_edge_runtime.errors import ImageError, OrinspectError
 from orinspect_edge_runtime.notify import Notifier
@@ -17,6 +19,7 @@ from orinspect_edge_runtime.watch.alarms import Alarms
 from orinspect_edge_runtime.watch.config import WatchConfig, read_config
 from orinspect_edge_runtime.watch.event import Event
 from orinspect_edge_runtime.watch.gpio import gpio_lines
+from orinspect_edge_runtime.watch.http.choice import chosen_recipe
 from orinspect_edge_runtime.watch.judge import Judge
 from orinspect_edge_runtime.watch.latency import Latency
 from orinspect_edge_runtime.watch.reader import Reader
@@ -24,6 +27,9 @@ from orinspect_edge_runtime.watch.sinks import Sinks
 from orinspect_edge_runtime.watch.slot import Job
 from orinspect_edge_runtime.watch.sources import source_name
 from orinspect_edge_runtime.watch.trigger import Trigger
+
+if TYPE_CHECKING:
+    from orinspect_edge_runtime.watch.http.service import Service
 
 LOG = logging.getLogger("orinspect.watch")
 TAKE_S = 0.25
@@ -38,8 +44,9 @@ class Watch:
 
     def __init__(self, file: Path, config: WatchConfig) -> None:
         self._file, self.config = file, config
-        self.judge = Judge(config.recipe, config.verdict)
+        self.judge = Judge(chosen_recipe(config), config.verdict)
         self.trigger = None if config.trigger is None else Trigger(config.trigger, self.judge.recipes)
+        self.http: Service | None = self._open_http()
         self.sinks = Sinks(config, self.trigger)
         self.reader = Reader(config.source, self.judge.detector.bundle.manifest.preprocess, self.trigger)
         self.lines = [] if self.trigger is None else gpio_lines(self.trigger)
@@ -47,12 +54,17 @@ class Watch:
         self.alarms = Alarms(source_name(config.source))
         self._notifier, self._stop, self._reload = Notifier(), False, False
         self._told_at, self._began = 0.0, time.time()
+        self._judges: queue.SimpleQueue[Judge] = queue.SimpleQueue()
+        # The newest status: whoever asks from another thread reads this, and sees by its age when the loop hangs.
+        self.told = self.status()
 
     def run(self) -> None:
         """Judge until the source ends or SIGTERM comes. Raises what ended the source, if it did not end by itself."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._signalled)
         self.reader.start()
+        if self.http is not None:
+            self.http.start()
         self._notifier.ready("golden reproduced")
         LOG.info("watching %s", self.judge.detector.description)
         try:
@@ -78,7 +90,27 @@ class Watch:
         if self._reload:
             self._reload = False
             self.reload()
+        while not self._judges.empty():
+            self._replace(self._judges.get())
         return event
+
+    def hand_over(self, judge: Judge) -> None:
+        """Have the loop judge with another one from its next frame on; called from any thread."""
+        self._judges.put(judge)
+
+    def _replace(self, judge: Judge) -> None:
+        self.judge.close()
+        if self.trigger is not None:
+            self.trigger.recipes = judge.recipes
+        self.judge = judge
+        LOG.info("runs now: %s, recipe %s", judge.detector.description, judge.detector.recipe.name)
+
+    def _open_http(self) -> Service | None:
+        if self.config.http is None:
+            return None
+        from orinspect_edge_runtime.watch.http.service import Service
+
+        return Service(self, self.config.http)
 
     def _judged(self, job: Job) -> Event:
         event = self.judge(job.item, job.shot)
@@ -87,13 +119,15 @@ class Watch:
         if self.trigger is not None and job.shot is not None:
             self.trigger.latency.add((event.judged_at - job.shot.at) * 1e3)
         self.sinks.offer(event, job.item)
+        if self.http is not None:
+            self.http.window.show(self.judge.look, event)
         return event
 
     def reload(self) -> bool:
         """Take over the recipe and the rules of the file as it is now; keep what runs, and say why, when they fail."""
         try:
             new = read_config(self._file)
-            judge = Judge(new.recipe, new.verdict)
+            judge = Judge(chosen_recipe(replace(self.config, recipe=new.recipe)), new.verdict)
         except (OrinspectError, OSError) as error:
             LOG.error("not reloaded, the old configuration stays: %s", error)
             return False
@@ -104,14 +138,12 @@ class Watch:
         ]
         if fixed:
             LOG.warning("changes of %s take effect after a restart", ", ".join(fixed))
-        self.judge.close()
-        if self.trigger is not None:
-            self.trigger.recipes = judge.recipes
-        self.judge, self.config = judge, replace(self.config, recipe=new.recipe, verdict=new.verdict)
+        self._replace(judge)
+        self.config = replace(self.config, recipe=new.recipe, verdict=new.verdict)
         LOG.info("reloaded: %s", judge.detector.description)
         return True
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> dict[str, Any]:
         """What `orinspect status` shows."""
         detector = self.judge.detector
         return {
@@ -134,7 +166,8 @@ class Watch:
         if time.monotonic() < self._told_at + STATUS_EVERY_S:
             return
         self._told_at = time.monotonic()
-        write_status(Path(self.config.status), self.status())
+        self.told = self.status()
+        write_status(Path(self.config.status), self.told)
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         del frame
@@ -149,7 +182,10 @@ class Watch:
         for line in self.lines:
             line.close()
         self.reader.stop(0.3)
-        left = self.sinks.close(time.monotonic() + DRAIN_S)
+        deadline = time.monotonic() + DRAIN_S
+        if self.http is not None:
+            self.http.close(deadline)
+        left = self.sinks.close(deadline)
         if left:
             LOG.error("%d verdicts could not be written before the end", left)
         write_status(Path(self.config.status), self.status())

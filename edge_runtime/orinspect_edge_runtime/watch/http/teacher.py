@@ -1,0 +1,48 @@
+"""The process that fits a taught recipe: python -m ... BUNDLE FOLDER RECIPE SCORER PRECISION FALSE_ALARM BACKEND.
+
+Prints the share done, a number a line; an error is one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from orinspect_edge_runtime.bundle import Bundle
+from orinspect_edge_runtime.errors import OrinspectError
+from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+from orinspect_edge_runtime.preprocess import Frame, list_images, read_frame
+
+# Of the whole progress, as seen with 50 frames: the rest is the fit and its threshold.
+FEATURES_SHARE = 0.6
+
+
+def main(bundle: str, folder: str, name: str, scorer: str, precision: str, false_alarm: str, backend: str) -> None:
+    """Fit and add the recipe to the bundle; the line's own process goes first."""
+    os.nice(10)
+    opened, paths = Bundle.open(bundle), list_images([Path(folder)])
+    options = FitOptions(scorer, precision, float(false_alarm), backend=backend)
+
+    def frames() -> Iterator[Frame]:
+        for number, path in enumerate(paths):
+            yield read_frame(path, opened.manifest.preprocess, number)
+            tell(FEATURES_SHARE * (number + 1) / len(paths))
+
+    def fitting(share: float) -> None:
+        tell(FEATURES_SHARE + (1 - FEATURES_SHARE) * share)
+
+    opened.add_recipe(fit_recipe(opened, frames(), name, options, progress=fitting))
+
+
+def tell(share: float) -> None:
+    """One line to the process that waits."""
+    print(f"{share:.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except OrinspectError as error:
+        sys.exit(f"{error}")

@@ -50,7 +50,7 @@ function mark(pen, outcome, x, y) {
   pen.beginPath();
   if (outcome === "reject") pen.rect(x - 4.5, y - 4.5, 9, 9);
   else if (outcome === "review") { pen.moveTo(x, y - 5.5); pen.lineTo(x + 5.5, y + 4.5); pen.lineTo(x - 5.5, y + 4.5); }
-  else pen.arc(x, y, 2.8, 0, 7);
+  else pen.arc(x, y, 3.2, 0, 7);
   pen.fill();
 }
 

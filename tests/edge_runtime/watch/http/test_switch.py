@@ -1,0 +1,57 @@
+"""Another recipe for a running loop, and its memory over restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("starlette", reason="the extra `watch` is not installed")
+
+from orinspect_edge_runtime.errors import ConfigError
+from orinspect_edge_runtime.watch.config import make_config
+from orinspect_edge_runtime.watch.http.choice import FILE, chosen_recipe, keep_choice
+
+Site = Any
+
+
+def test_the_next_frame_is_judged_by_the_other_recipe(open_site: Callable[..., Site]) -> None:
+    site = open_site()
+    assert site.feed("test/good/00.png")[0]["recipe"] == "part"
+    assert site.ask("POST", "/api/recipes/other/run").json == {"running": "other"}
+    assert site.feed("test/good/01.png")[0]["recipe"] == "other"
+    scored = site.ask("POST", "/api/score", (site.pictures / "test/good/02.png").read_bytes()).json
+    assert scored["recipe"] == "other"
+    assert site.ask("POST", "/api/recipes/part/run").json == {"running": "part"}
+    assert site.ask("POST", "/api/score", (site.pictures / "test/good/02.png").read_bytes()).json["recipe"] == "part"
+    site.ask("POST", "/api/recipes/other/run")
+    site.close_and_start_again()
+    assert site.get("/api/recipes")["running"] == "other"
+
+
+def test_a_choice_that_cannot_be_kept_changes_nothing(open_site: Callable[..., Site]) -> None:
+    site = open_site()
+    (site.folder / "http" / FILE).mkdir()
+    answer = site.ask("POST", "/api/recipes/other/run")
+    assert (answer.status, "cannot write" in answer.json["error"]) == (400, True)
+    assert site.get("/api/recipes")["running"] == "part"
+
+
+def test_the_configuration_goes_first_once_it_was_edited(tmp_path: Path) -> None:
+    values = {
+        "source": {"location": "in"},
+        "recipe": {"bundle": "b", "name": "part"},
+        "http": {"folder": str(tmp_path)},
+    }
+    config = make_config(values)
+    assert chosen_recipe(config).name == "part"
+    keep_choice(config, tmp_path, "other")
+    assert chosen_recipe(config).name == "other"
+    assert chosen_recipe(make_config(values | {"recipe": {"bundle": "b", "name": "third"}})).name == "third"
+    assert chosen_recipe(make_config({name: values[name] for name in ("source", "recipe")})).name == "part"
+    for damaged in ("", "{}", '{"name": "../x", "instead_of": {}}', "[1]", '{"name": 1, "instead_of": 2}'):
+        (tmp_path / FILE).write_text(damaged)
+        with pytest.raises(ConfigError, match="damaged; remove it"):
+            chosen_recipe(config)

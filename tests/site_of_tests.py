@@ -15,6 +15,8 @@ from typing import Any
 from orinspect_edge_runtime.watch.config import make_config
 from orinspect_edge_runtime.watch.loop import Watch
 
+TOKEN = "a-token-of-the-test-0123456789"
+
 
 def free_port() -> int:
     with socket.socket() as found:

@@ -10,13 +10,14 @@ import pytest
 
 pytest.importorskip("starlette", reason="the extra `watch` is not installed")
 
+from site_of_tests import TOKEN
+
 from orinspect_edge_runtime.errors import ConfigError
 from orinspect_edge_runtime.watch.config import HttpConfig
 from orinspect_edge_runtime.watch.http.guard import HEADERS
 from orinspect_edge_runtime.watch.http.session import COOKIE, LIFETIME_S, Door
 
 Site = Any
-TOKEN = "a-token-of-the-test-0123456789"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 

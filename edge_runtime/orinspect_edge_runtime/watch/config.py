@@ -241,7 +241,7 @@ class HttpConfig:
     """The dashboard, the REST interface and /metrics.
 
     host, port: where it listens. token: what a visitor must show; needed as soon as host is not this computer's own
-    loopback. names: further host names under which it is reached, with blanks between. certificate, key: PEM files for
+    loopback. names: further host names under which it is reached. certificate, key: PEM files for
     https. folder: for frames of rejects, frames of a teach and the chosen recipe. kept_frames: frames of what was not
     accepted that are kept for feedback. upload_mib: largest body of a request. viewers: connections at once.
     """
@@ -249,7 +249,7 @@ class HttpConfig:
     host: str = "127.0.0.1"
     port: int = 8080
     token: str = field(default="", repr=False)
-    names: str = ""
+    names: tuple[str, ...] = ()
     certificate: str = ""
     key: str = ""
     folder: str = "http"

@@ -75,6 +75,11 @@ class Judge:
         """Name of the recipe in use, its file's sha256 and its graph's."""
         return self._now.known
 
+    def version(self, recipe: str) -> str:
+        """sha256 of an open recipe's file, empty when it is not open."""
+        station = self._stations.get(recipe)
+        return station.known[1] if station else ""
+
     def use(self, recipe: str) -> None:
         """Judge by another open recipe from the next frame on. Raises RecipeError."""
         self._now = self._station(recipe)

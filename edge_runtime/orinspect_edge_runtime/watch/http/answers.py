@@ -13,13 +13,14 @@ from orinspect_edge_runtime.errors import CheckFailed, ImageError, OrinspectErro
 from orinspect_edge_runtime.watch.http.records import NotInJournal
 
 SENTENCES = {
-    404: "there is nothing at this address: see /openapi.json",
-    405: "this address does not take this method: see /openapi.json",
+    # What starlette says by itself.
+    "Not Found": "there is nothing at this address: see /openapi.json",
+    "Method Not Allowed": "this address does not take this method: see /openapi.json",
 }
 # The first kind that fits an error decides.
 STATUS_OF: tuple[tuple[type[OrinspectError], int], ...] = (
     (ImageError, 422),
-    (RecipeError, 404),
+    (RecipeError, 409),
     (NotInJournal, 404),
     (CheckFailed, 409),
     (OrinspectError, 400),
@@ -34,7 +35,7 @@ def refusal(status: int, sentence: str, headers: Mapping[str, str] | None = None
 async def http_error(request: Request, error: Exception) -> Response:
     """Of starlette's own errors."""
     assert isinstance(error, HTTPException)
-    return refusal(error.status_code, SENTENCES.get(error.status_code, str(error.detail)), error.headers)
+    return refusal(error.status_code, SENTENCES.get(str(error.detail), str(error.detail)), error.headers)
 
 
 async def our_error(request: Request, error: Exception) -> Response:

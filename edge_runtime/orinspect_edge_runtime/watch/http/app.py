@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from starlette.routing import Route
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.watch.http import openapi, requests
 from orinspect_edge_runtime.watch.http.answers import HANDLERS
+from orinspect_edge_runtime.watch.http.feedback import told
 from orinspect_edge_runtime.watch.http.guard import Guard
 from orinspect_edge_runtime.watch.http.session import COOKIE, LIFETIME_S
 from orinspect_edge_runtime.watch.http.teach import Lesson
@@ -34,6 +36,20 @@ FILES = {
 WRONG_TOKEN = '<p role="alert">That is not the token. It stands in the configuration, [http] token.</p>'
 MOST_ROWS, MOST_DOWNLOADED, WAITING_IMAGES = 500, 1_000_000, 4
 NO_NUMBER = 2**62
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What may come with a feedback."""
+
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What may come with a trigger: the recipe to judge by, empty for the one in use."""
+
+    recipe: str = ""
 
 
 class Pages:
@@ -77,8 +93,8 @@ class Pages:
         if drawn is None:
             return Response(status_code=204)
         sight, content = drawn
-        told = {"x-frame-number": str(sight.number), "x-outcome": sight.outcome}
-        return Response(content, headers=told, media_type="image/jpeg")
+        seen = {"x-frame-number": str(sight.number), "x-outcome": sight.outcome}
+        return Response(content, headers=seen, media_type="image/jpeg")
 
     async def verdicts(self, request: Request) -> Response:
         before = requests.number(request, "before", NO_NUMBER, NO_NUMBER)
@@ -106,8 +122,8 @@ class Pages:
     def _download(self, request: Request, make: Callable[..., Any], kind: str, name: str) -> Response:
         most = requests.number(request, "limit", 10_000, MOST_DOWNLOADED)
         content = iterate_in_threadpool(make(requests.outcomes(request), most))
-        told = {"content-disposition": f'attachment; filename="{name}"'}
-        return StreamingResponse(content, headers=told, media_type=kind)
+        named = {"content-disposition": f'attachment; filename="{name}"'}
+        return StreamingResponse(content, headers=named, media_type=kind)
 
     async def score(self, request: Request) -> Response:
         content = await requests.image(request)
@@ -124,8 +140,34 @@ class Pages:
         return JSONResponse({"recipes": names, "running": self._service.switch.running})
 
     async def run_recipe(self, request: Request) -> Response:
-        await run_in_threadpool(self._service.switch.to, request.path_params["name"])
+        await run_in_threadpool(self._service.switch.to, await self._recipe(request))
         return JSONResponse({"running": self._service.switch.running})
+
+    async def history(self, request: Request) -> Response:
+        edits = await run_in_threadpool(self._service.feedback.history, await self._recipe(request))
+        return JSONResponse({"edits": [told(edit) for edit in edits]})
+
+    async def undo(self, request: Request) -> Response:
+        return JSONResponse(told(await run_in_threadpool(self._service.feedback.undo, await self._recipe(request))))
+
+    async def fine(self, request: Request) -> Response:
+        remark = await requests.fields(request, Remark)
+        edit = await run_in_threadpool(self._service.feedback.fine, request.path_params["id"], remark.note)
+        return JSONResponse(told(edit))
+
+    async def _recipe(self, request: Request) -> str:
+        """The recipe that the address names."""
+        name, names = str(request.path_params["name"]), await run_in_threadpool(self._service.switch.names)
+        if name not in names:
+            raise HTTPException(404, f"the bundle has no recipe {name[:64]!r}: there are {', '.join(names)}")
+        return name
+
+    async def trigger(self, request: Request) -> Response:
+        asked = await requests.fields(request, Asked)
+        trigger = self._service.trigger
+        if trigger is None:
+            raise HTTPException(409, "no [trigger] is configured: frames are judged as they come")
+        return JSONResponse({"taken": trigger.fire(asked.recipe, "http")})
 
     async def teach(self, request: Request) -> Response:
         return JSONResponse(self._service.teach.status())
@@ -181,6 +223,10 @@ def routes(pages: Pages) -> list[Route]:
         ("POST", "/api/score", pages.score),
         ("GET", "/api/recipes", pages.recipes),
         ("POST", "/api/recipes/{name}/run", pages.run_recipe),
+        ("GET", "/api/recipes/{name}/history", pages.history),
+        ("POST", "/api/recipes/{name}/undo", pages.undo),
+        ("POST", "/api/verdicts/{id}/fine", pages.fine),
+        ("POST", "/api/trigger", pages.trigger),
         ("GET", "/api/teach", pages.teach),
         ("POST", "/api/teach", pages.start_teach),
         ("DELETE", "/api/teach", pages.cancel_teach),
@@ -194,4 +240,4 @@ def make_app(service: Service) -> Guard:
     """The application behind its guard."""
     app = Starlette(routes=routes(Pages(service)), exception_handlers=HANDLERS)
     config = service.config
-    return Guard(app, service.door, tuple(config.names.split()), config.upload_mib << 20)
+    return Guard(app, service.door, config.names, config.upload_mib << 20)

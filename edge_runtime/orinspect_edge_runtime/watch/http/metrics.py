@@ -1,4 +1,4 @@
-"""/metrics in Prometheus' text format, from what the loop told last; labels are the recipe, outcomes and sinks only."""
+"""/metrics in Prometheus' text format, from what the loop told last; labels are recipes, outcomes, sinks and alarms only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from orinspect_edge_runtime.watch.http.records import OUTCOMES
+from orinspect_edge_runtime.watch.event import ACCEPT, FAILED, REJECT, REVIEW
 
 if TYPE_CHECKING:
     from orinspect_edge_runtime.watch.http.window import Window
@@ -46,13 +46,17 @@ class Metrics(Collector):
         for kind in ALARMS:
             alarm.add_metric([kind], float(told["camera"].startswith(kind)))
         yield alarm
+        active = GaugeMetricFamily("orinspect_alarm", "1 for each trouble of the line that lasts.", labels=["alarm"])
+        for name in told["alarms"]:
+            active.add_metric([name], 1)
+        yield active
         info = GaugeMetricFamily("orinspect_build_info", "Version and what runs.", labels=["version", "runs"])
         info.add_metric([version("orinspect"), told["runs"]], 1)
         yield info
 
     def _frames(self, told: dict[str, Any]) -> Iterator[Metric]:
         outcomes = CounterMetricFamily("orinspect_frames", "Frames judged, by outcome.", labels=["outcome"])
-        for outcome in OUTCOMES:
+        for outcome in (ACCEPT, REVIEW, REJECT, FAILED):
             outcomes.add_metric([outcome], told["outcomes"].get(outcome, 0))
         yield outcomes
         yield CounterMetricFamily(

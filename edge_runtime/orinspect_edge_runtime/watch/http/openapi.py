@@ -77,6 +77,24 @@ SCHEMAS: Json = {
     "Page": _object("verdicts before", verdicts={"type": "array", "items": _ref("Verdict")}, before=_or_null(WHOLE)),
     "Status": _object("frames outcomes camera latency_ms sinks running teach board now told_at"),
     "Recipes": _object("recipes running", recipes={"type": "array", "items": TEXT}, running=TEXT),
+    "Edit": _object(
+        "number kind image at note message rows_added rows_removed threshold_before threshold_after",
+        number=WHOLE,
+        kind={"type": "string", "enum": ["add", "forget", "undo"]},
+        image=TEXT,
+        at=TEXT,
+        note=TEXT,
+        message=TEXT,
+        rows_added=WHOLE,
+        rows_removed=WHOLE,
+        score_before=_or_null(NUMBER),
+        score_after=_or_null(NUMBER),
+        threshold_before=NUMBER,
+        threshold_after=NUMBER,
+    ),
+    "Edits": _object("edits", edits={"type": "array", "items": {"$ref": "#/components/schemas/Edit"}}),
+    "Remark": _object("", note=TEXT | {"default": ""}) | {"additionalProperties": False},
+    "Trigger": _object("", recipe=TEXT | {"default": ""}) | {"additionalProperties": False},
     "Running": _object("running", running=TEXT),
     "Teach": _object(
         "state recipe taken wanted progress error",
@@ -198,6 +216,27 @@ def _paths() -> Json:
                 "Judge with this recipe from the next frame on, and after a restart",
                 _answers(_ref("Running"), 404, 409),
                 _RECIPE,
+            )
+        },
+        "/api/recipes/{name}/history": {
+            "get": _operation("Every edit of a recipe, oldest first", _answers(_ref("Edits"), 404), _RECIPE)
+        },
+        "/api/recipes/{name}/undo": {
+            "post": _operation("Take the last edit back", _answers(_ref("Edit"), 404, 409), _RECIPE)
+        },
+        "/api/verdicts/{id}/fine": {
+            "post": _operation(
+                "This part was fine: its frame enters the recipe that judged it",
+                _answers(_ref("Edit"), 404, 409, 413),
+                _ID,
+                body={"application/json": {"schema": _ref("Remark")}},
+            )
+        },
+        "/api/trigger": {
+            "post": _operation(
+                "Judge the frame of this moment; not taken: it came too soon after another",
+                _answers(_object("taken", taken=TRUTH), 409, 413),
+                body={"application/json": {"schema": _ref("Trigger")}},
             )
         },
         "/api/teach": {

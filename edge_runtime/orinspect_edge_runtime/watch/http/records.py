@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from orinspect_edge_runtime.errors import InputError
-from orinspect_edge_runtime.watch.event import ACCEPT, FAILED, REJECT, REVIEW
+from orinspect_edge_runtime.watch.event import ACCEPT, ALARM, CLEAR, FAILED, REJECT, REVIEW
 
-OUTCOMES = (ACCEPT, REVIEW, REJECT, FAILED)
+OUTCOMES = (ACCEPT, REVIEW, REJECT, FAILED, ALARM, CLEAR)
 # What a reader of the zip sees first, and in which order.
 COLUMNS = ("id", "judged_at", "outcome", "score", "threshold", "recipe", "source", "index", "latency_ms", "error")
 AT_ONCE = 50

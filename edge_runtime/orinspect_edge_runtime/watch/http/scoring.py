@@ -27,7 +27,7 @@ class Scoring:
     def __init__(self, watch: Watch) -> None:
         self._watch, self._lock = watch, threading.Lock()
         self._judge: Judge | None = None
-        self._of: Judge | None = None
+        self._of = ""
 
     def verdict(self, content: bytes) -> dict[str, Any]:
         """The verdict on an image file's bytes. Raises ImageError: it cannot be decoded or judged."""
@@ -44,12 +44,12 @@ class Scoring:
 
     def _ready(self) -> Judge:
         """A judge with the recipe that the loop has now."""
-        line = self._watch.judge
-        if self._judge is None or self._of is not line:
-            config, name = self._watch.config, line.detector.recipe.name
+        name, of, _ = self._watch.judge.known
+        if self._judge is None or self._of != of:
+            config = self._watch.config
             rules = dataclasses.replace(config.verdict, debounce=1)
-            opened = Judge(dataclasses.replace(config.recipe, name=name, threads=1), rules)
+            opened = Judge(dataclasses.replace(config.recipe, name=name, also=(), threads=1), rules)
             if self._judge is not None:
-                self._judge.detector.close()
-            self._judge, self._of = opened, line
+                self._judge.close()
+            self._judge, self._of = opened, of
         return self._judge

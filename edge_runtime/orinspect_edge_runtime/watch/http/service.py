@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.watch.config import HttpConfig
 from orinspect_edge_runtime.watch.http.board import Board
+from orinspect_edge_runtime.watch.http.feedback import Feedback
 from orinspect_edge_runtime.watch.http.kept import KeptFrames
 from orinspect_edge_runtime.watch.http.live import Live
 from orinspect_edge_runtime.watch.http.records import Records
@@ -22,6 +23,7 @@ from orinspect_edge_runtime.watch.http.teach import Teach
 from orinspect_edge_runtime.watch.http.window import Window
 from orinspect_edge_runtime.watch.outbox import Outbox
 from orinspect_edge_runtime.watch.sources import source_name
+from orinspect_edge_runtime.watch.trigger import Trigger
 
 if TYPE_CHECKING:
     from orinspect_edge_runtime.watch.loop import Watch
@@ -50,6 +52,8 @@ class Service:
         self.live = Live(self.window, watch.judge.detector.bundle.manifest.preprocess)
         self.records = Records(Path(watch.config.journal.path))
         self.scoring, self.board = Scoring(watch), Board()
+        backend, take_over = watch.config.recipe.backend, self.switch.take_over
+        self.feedback = Feedback(bundle, backend, self.records, self.kept_frames, take_over)
         self._socket = listen(config)
         self._server: Any = None
         self._closing = False
@@ -69,6 +73,11 @@ class Service:
             self._thread.join(max(0.0, (deadline - time.monotonic()) * 0.6))
         self.kept.close(deadline)
         self._socket.close()
+
+    @property
+    def trigger(self) -> Trigger | None:
+        """The line's trigger, None when frames are judged as they come."""
+        return self._watch.trigger
 
     def status(self) -> dict[str, Any]:
         """What the loop told last, and what only matters here."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import CheckFailed
 from orinspect_edge_runtime.fit import FitOptions
 from orinspect_edge_runtime.recipe import check_name
-from orinspect_edge_runtime.watch.http.choice import keep_choice
+from orinspect_edge_runtime.watch.http.choice import keep_choice, with_name
 from orinspect_edge_runtime.watch.judge import Judge
 
 if TYPE_CHECKING:
@@ -39,22 +38,38 @@ class Switch:
     def to(self, name: str) -> None:
         """Run the recipe from the loop's next frame on, and after a restart. Raises RecipeError, BundleError, CheckFailed.
 
-        Naming the one that runs opens it again as it lies in the bundle.
+        One that is open in the loop as the bundle has it now is taken at once; another one is opened and verified first.
         """
-        config = self._watch.config
         with self._lock:
-            judge = Judge(dataclasses.replace(config.recipe, name=check_name(name)), config.verdict)
-            try:
+            bundle = Bundle.open(self._watch.config.recipe.bundle)
+            file = bundle.recipe_file(check_name(name))
+            if self._watch.judge.version(name) == bundle.manifest.files[file].sha256:
+                keep_choice(self._watch.config, self._folder, name)
+                self._watch.judge.use(name)
+            else:
+                self._open(name, keep=True)
+
+    def take_over(self, name: str) -> None:
+        """Have the loop open its recipes again if `name` is among them: it was edited."""
+        with self._lock:
+            if name in self._watch.judge.recipes:
+                self._open(self.running, keep=False)
+
+    def _open(self, name: str, *, keep: bool) -> None:
+        config = self._watch.config
+        judge = Judge(with_name(config.recipe, name), config.verdict)
+        try:
+            if keep:
                 keep_choice(config, self._folder, name)
-            except BaseException:
-                judge.detector.close()
-                raise
-            self._watch.hand_over(judge)
-            end = time.monotonic() + TAKEN_OVER_IN_S
-            while self._watch.judge is not judge:
-                if time.monotonic() > end:
-                    raise CheckFailed("the loop did not take the recipe over in time: it hangs, or is ending")
-                time.sleep(0.01)
+        except BaseException:
+            judge.close()
+            raise
+        self._watch.hand_over(judge)
+        end = time.monotonic() + TAKEN_OVER_IN_S
+        while self._watch.judge is not judge:
+            if time.monotonic() > end:
+                raise CheckFailed("the loop did not take the recipe over in time: it hangs, or is ending")
+            time.sleep(0.01)
 
     def fit_options(self) -> FitOptions:
         """Fit like the recipe that runs."""

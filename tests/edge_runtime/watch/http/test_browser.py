@@ -102,6 +102,21 @@ def test_teach_a_part(page: Page) -> None:
     assert page.site.get("/api/recipes")["running"] == "taught"
 
 
+def test_this_was_fine_and_back(page: Page) -> None:
+    page.site.feed("test/good/00.png", "test/blot/00.png")
+    page.click("#strip button.reject")
+    page.click("#fine")
+    page.reads("#toast-text", "Taken into part as a good part")
+    assert page.site.feed("test/blot/00.png")[0]["outcome"] == "accept"
+    page.click("#toast-undo")
+    page.reads("#toast-text", "part is as before")
+    assert page.site.feed("test/blot/00.png")[0]["outcome"] == "reject"
+    page.click("#open-recipes")
+    page.reads("#history", "was taken back")
+    page.click("#history button")
+    page.reads("#toast-text", "has no edit to undo")
+
+
 def test_an_old_verdict_is_never_shown_as_new(page: Page) -> None:
     page.site.feed("test/good/00.png")
     page.reads("#word", "GOOD")

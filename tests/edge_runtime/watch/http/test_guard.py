@@ -23,7 +23,7 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 @pytest.fixture
 def locked(open_site: Callable[..., Site]) -> Site:
-    return open_site(token=TOKEN, names="panel.factory")
+    return open_site(token=TOKEN, names=["panel.factory"])
 
 
 def test_beyond_loopback_nothing_starts_without_a_token() -> None:

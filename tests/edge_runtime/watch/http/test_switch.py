@@ -55,3 +55,26 @@ def test_the_configuration_goes_first_once_it_was_edited(tmp_path: Path) -> None
         (tmp_path / FILE).write_text(damaged)
         with pytest.raises(ConfigError, match="damaged; remove it"):
             chosen_recipe(config)
+
+
+def test_a_recipe_that_is_open_is_taken_at_once(open_site: Callable[..., Site]) -> None:
+    site = open_site()
+    site.close()
+    site.values["recipe"]["also"] = ["other"]
+    site.start()
+    judge = site.watch.judge
+    assert site.ask("POST", "/api/recipes/other/run").json == {"running": "other"}
+    assert site.watch.judge is judge
+    assert site.feed("test/good/01.png")[0]["recipe"] == "other"
+    site.close_and_start_again()
+    assert sorted(site.watch.judge.recipes) == ["other", "part"]
+    assert site.get("/api/recipes")["running"] == "other"
+
+
+def test_a_trigger_by_http_gets_its_frame(open_site: Callable[..., Site]) -> None:
+    site = open_site()
+    site.close()
+    site.values |= {"trigger": {}}
+    site.start()
+    assert "no recipe 'none' is open" in site.ask("POST", "/api/trigger", {"recipe": "none"}).json["error"]
+    assert site.ask("POST", "/api/trigger", {}).json == {"taken": True}

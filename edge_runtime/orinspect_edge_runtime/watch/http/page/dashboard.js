@@ -248,6 +248,7 @@ async function fillRecipe(told) {
     label.append(input, ` ${name}${name === running ? " (runs now)" : ""}`);
     return label;
   }));
+  await showHistory(running);
 }
 
 async function runRecipe(event) {
@@ -278,6 +279,39 @@ async function startTeach(event) {
   } catch (error) { text("teach-told", error.message); }
 }
 
+async function wasFine(verdict) {
+  $("fine").disabled = true;
+  text("detail-told", "Taking it into the recipe …");
+  try {
+    const edit = await ask(`/api/verdicts/${verdict.id}/fine`, {
+      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ note: "this was fine, said at the dashboard" }),
+    });
+    $("detail").close();
+    toast(`Taken into ${verdict.recipe} as a good part; it would score ${number(edit.score_after)} now.`, () => undo(verdict.recipe));
+  } catch (error) {
+    $("fine").disabled = false;
+    text("detail-told", error.message);
+  }
+}
+
+async function undo(recipe) {
+  try {
+    const edit = await ask(`/api/recipes/${encodeURIComponent(recipe)}/undo`, { method: "POST" });
+    toast(`${recipe} is as before: ${edit.message}.`);
+    if ($("recipes").open) fillRecipe(status);
+  } catch (error) { toast(error.message); }
+}
+
+async function showHistory(recipe) {
+  const { edits } = await ask(`/api/recipes/${encodeURIComponent(recipe)}/history`);
+  const rows = edits.slice(-4).reverse().map((edit) => make("li", `${new Date(edit.at).toLocaleString()}: ${edit.message}`));
+  const list = make("ul"), button = make("button", "Undo the last change");
+  list.append(...rows);
+  button.type = "button";
+  button.onclick = () => undo(recipe);
+  $("history").replaceChildren(...(rows.length ? [make("h3", `Changes of ${recipe}`), list, button] : []));
+}
+
 let taught = "";
 function showTeach() {
   const t = status.teach, busy = t.state === "collecting" || t.state === "fitting";
@@ -285,10 +319,12 @@ function showTeach() {
     collecting: `Teaching ${t.recipe}: let good parts pass, ${t.taken} of ${t.wanted}`, fitting: `Teaching ${t.recipe}: fitting, ${Math.round(100 * t.progress)} %`,
     failed: `Teaching ${t.recipe} failed: ${t.error}. The old recipe goes on; the parts are kept.`,
   };
+  const alarms = Object.entries(status.alarms || {}).filter(([name]) => name !== "camera").map(([name, told]) => `${name}: ${told}`);
   const share = t.state === "fitting" ? t.progress : t.wanted ? t.taken / t.wanted : 0;
-  $("banner").hidden = !(t.state in words);
-  $("banner").classList.toggle("trouble", t.state === "failed");
-  text("banner-text", words[t.state] || "");
+  const said = busy ? words[t.state] : alarms.length ? alarms.join(" · ") : words[t.state] || "";
+  $("banner").hidden = !said;
+  $("banner").classList.toggle("trouble", !busy);
+  text("banner-text", said);
   $("banner-bar").hidden = !busy;
   $("banner-bar").value = $("teach-bar").value = share;
   $("teach-fields").hidden = busy;
@@ -328,6 +364,7 @@ function later(job) {
 
 function text(id, words) { if ($(id).textContent !== words) $(id).textContent = words; }
 function make(kind, words) { const element = document.createElement(kind); if (words !== undefined) element.textContent = words; return element; }
+function number(value) { return value === null ? "–" : value.toFixed(2); }
 function round(value) { return Math.abs(value) >= 100 ? Math.round(value) : Number(value.toPrecision(3)); }
 function clock(seconds) { return new Date(seconds * 1000).toLocaleTimeString([], { hour12: false }); }
 function ago(s) {

@@ -27,6 +27,7 @@ from orinspect_edge_runtime.preprocess import list_images
 
 WATCH = "from orinspect_edge_runtime.watch.command import watch; watch(standalone_mode=False)"
 WITHIN_S = 120
+FOLDER = 'location = "in"'
 
 
 def main() -> int:
@@ -53,13 +54,16 @@ def main() -> int:
 class Line:
     """A watch on the folder `in` (or a camera), with the dashboard on a free port."""
 
-    def __init__(self, folder: Path, bundle: Path, recipe: str, source: str = 'location = "in"') -> None:
+    def __init__(
+        self, folder: Path, bundle: Path, recipe: str, source: str = 'location = "in"', *, http: bool = True
+    ) -> None:
         (folder / "in").mkdir(parents=True)
         self.folder, self.port, self.fed = folder, free_port(), itertools.count()
         self.url = f"http://127.0.0.1:{self.port}"
+        table = f"[http]\nport = {self.port}\n" if http else ""
         (folder / "line.toml").write_text(
             f'[source]\nname = "line 1"\n{source}\n[recipe]\nbundle = "{bundle.resolve()}"\nname = "{recipe}"\n'
-            f"[verdict]\nreview_band = 0.15\n[http]\nport = {self.port}\n"
+            f"[verdict]\nreview_band = 0.15\n{table}"
         )
         self.process = subprocess.Popen([sys.executable, "-c", WATCH, "line.toml"], cwd=folder)
 

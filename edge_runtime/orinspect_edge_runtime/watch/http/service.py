@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import socket
 import threading
 import time
@@ -88,6 +89,7 @@ class Service:
         return told | {
             "now": time.time(),
             "source": source_name(self._watch.config.source),
+            "token": not self.door.is_open,
             "running": chosen,
             "teach": self.teach.status(),
             "board": self.board.status(),
@@ -95,11 +97,18 @@ class Service:
 
     def _run(self) -> None:
         import uvicorn
+        from h11 import LocalProtocolError
+        from starlette.requests import ClientDisconnect
 
         from orinspect_edge_runtime.watch.http.app import make_app
         from orinspect_edge_runtime.watch.http.metrics import Metrics
         from orinspect_edge_runtime.watch.http.stream import Stream
 
+        # Who breaks off or breaks the protocol is no error of ours: the log must not grow by what strangers send.
+        strangers = (ClientDisconnect, LocalProtocolError)
+        logging.getLogger("uvicorn.error").addFilter(
+            lambda record: not (record.exc_info and isinstance(record.exc_info[1], strangers))
+        )
         self.metrics = Metrics(self._watch, self.window)
         self.stream = Stream(self.window, self.status, lambda: self._closing)
         settings = uvicorn.Config(
@@ -109,7 +118,7 @@ class Service:
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="warning",
+            log_level="error",
             access_log=False,
             proxy_headers=False,
             server_header=False,

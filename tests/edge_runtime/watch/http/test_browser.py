@@ -158,9 +158,18 @@ def test_nothing_sticks_out_of_the_screen(page: Page, width: int) -> None:
     page.click("#strip button")
     page.click("#detail .close")
     chromium.set_screen(page.driver, width, 844, phone=width < 500)
-    wide = "return [document.documentElement.scrollWidth, innerWidth]"
-    content, screen = page.driver.execute_script(wide)
-    assert content <= screen == width
+    wide = (
+        f"return [...document.querySelectorAll('body *')].filter((e) => e.checkVisibility() && !e.closest('#strip') && "
+        f"e.getBoundingClientRect().right > {width} + 1).map((e) => e.outerHTML.slice(0, 80))"
+    )
+    assert page.driver.execute_script(wide) == []
+    fits = (
+        "const word = document.getElementById('word'); word.textContent = arguments[0]; "
+        "word.classList.toggle('long', arguments[0].length > 6); "
+        "return [word.scrollWidth <= word.clientWidth, innerWidth]"
+    )
+    for word in ("REJECT", "WAITING", "NO CONNECTION", "PICTURE FROZEN", "NO VERDICT"):
+        assert page.driver.execute_script(fits, word) == [True, width], word
     small = (
         "return [...document.querySelectorAll('button, .switch')].filter((e) => e.checkVisibility() && "
         "!e.classList.contains('link') && e.getBoundingClientRect().height < 43).map((e) => e.outerHTML)"

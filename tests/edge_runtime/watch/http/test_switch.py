@@ -10,9 +10,12 @@ import pytest
 
 pytest.importorskip("starlette", reason="the extra `watch` is not installed")
 
+from site_of_tests import wait_for
+
 from orinspect_edge_runtime.errors import ConfigError
-from orinspect_edge_runtime.watch.config import make_config
+from orinspect_edge_runtime.watch.config import TriggerConfig, make_config
 from orinspect_edge_runtime.watch.http.choice import FILE, chosen_recipe, keep_choice
+from orinspect_edge_runtime.watch.trigger import Trigger
 
 Site = Any
 
@@ -71,10 +74,11 @@ def test_a_recipe_that_is_open_is_taken_at_once(open_site: Callable[..., Site]) 
     assert site.get("/api/recipes")["running"] == "other"
 
 
-def test_a_trigger_by_http_gets_its_frame(open_site: Callable[..., Site]) -> None:
+def test_a_trigger_by_http_gets_its_event(open_site: Callable[..., Site]) -> None:
     site = open_site()
-    site.close()
-    site.values |= {"trigger": {}}
-    site.start()
+    site.watch.trigger = Trigger(TriggerConfig(late_s=0.1), ("part",))
     assert "no recipe 'none' is open" in site.ask("POST", "/api/trigger", {"recipe": "none"}).json["error"]
-    assert site.ask("POST", "/api/trigger", {}).json == {"taken": True}
+    assert site.ask("POST", "/api/trigger", {"recipe": "part"}).json == {"taken": True}
+    wait_for(lambda: site.rows == 1)
+    (verdict,) = site.get("/api/verdicts")["verdicts"]
+    assert (verdict["trigger"], verdict["outcome"]) == ("http", "failed"), "this source has no frame for it"

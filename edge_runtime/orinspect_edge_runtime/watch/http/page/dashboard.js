@@ -80,7 +80,7 @@ function show() {
   const judged = now in { accept: 1, review: 1, reject: 1, failed: 1 };
   document.body.dataset.state = shape === "camera" || shape === "offline" ? shape : now;
   text("word", word);
-  $("word").classList.toggle("long", word.length > 7);
+  $("word").classList.toggle("long", word.length > 6);
   if ($("shape").getAttribute("href") !== `#shape-${shape}`) $("shape").setAttribute("href", `#shape-${shape}`);
   text("why", why(now));
   const cover = { camera: "The camera is lost", black: "The picture is black", frozen: "The picture does not change", offline: "No connection: this picture is old", hangs: "The watch does not answer: this picture is old" }[now];
@@ -153,6 +153,7 @@ function showPanels() {
   const share = s.frames ? `${((100 * count("reject")) / s.frames).toFixed(1)} %` : "–";
   text("source", s.source);
   text("recipe", s.running.name);
+  $("leave").hidden = !s.token;
   text("runs", `${s.runs}, recipe ${s.running.name} of ${s.running.good_images} good images`);
   list("counts", [
     ["Frames", s.frames.toLocaleString("en")], ["Good", count("accept").toLocaleString("en")], ["Reviews", count("review").toLocaleString("en")],

@@ -8,6 +8,7 @@ GOOD and BAD are folders of images; the recipe decides what the pictures show.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import socket
 import subprocess
@@ -180,6 +181,10 @@ class Camera:
                 self.send_response(200)
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
                 self.end_headers()
+                with contextlib.suppress(OSError):
+                    self._stream()
+
+            def _stream(self) -> None:
                 for picture in itertools.cycle(pictures):
                     if closed.wait(0.1):
                         return

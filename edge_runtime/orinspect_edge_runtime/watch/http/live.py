@@ -7,15 +7,18 @@ import threading
 import time
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from orinspect_edge_runtime.overlay import draw_overlay
+from orinspect_edge_runtime.overlay import heat_map
 from orinspect_edge_runtime.preprocess import Pixels, PreprocessSpec
 from orinspect_edge_runtime.watch.http.window import Sight, Window
 from orinspect_edge_runtime.watch.judge import Look
 
 # Pixels of the longer side, and how long a drawn picture is served again: both bound what viewers cost the line.
 LONGEST_SIDE, HELD_S = 640, 0.2
+# Of the heat map at its hottest.
+STRENGTH = 0.6
 
 
 class Live:
@@ -40,17 +43,31 @@ class Live:
 
     def _draw(self, look: Look, heat: bool) -> bytes:
         # The map covers the frame that entered the graph; only a stretched one covers the camera's picture too.
-        pixels = look.fitted if heat and self._letterbox else small(look.frame.pixels)
+        image = Image.fromarray(look.fitted) if heat and self._letterbox else small(look.frame.pixels)
         if heat and look.verdict.anomaly_map is not None:
-            pixels = draw_overlay(pixels, look.verdict.anomaly_map, look.verdict.threshold)
+            lay_over(image, look.verdict.anomaly_map, look.verdict.threshold)
         file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "JPEG", quality=85)
+        image.save(file, "JPEG", quality=80)
         return file.getvalue()
 
 
-def small(pixels: Pixels) -> Pixels:
+def lay_over(image: Image.Image, anomaly_map: NDArray[np.float32], threshold: float) -> None:
+    """What overlay.draw_overlay draws, for the eye only: coloured at half the map's size, then scaled by Pillow.
+
+    That takes a tenth of the time, and Pillow lets go of the interpreter lock that the line's loop waits for.
+    """
+    values = anomaly_map[::2, ::2]
+    weights = 255 * STRENGTH * np.clip(values / max(threshold, 1e-6), 0, 1)
+    colours, mask = (
+        Image.fromarray(array).resize(image.size, Image.Resampling.BILINEAR)
+        for array in (heat_map(values, threshold), weights.astype(np.uint8))
+    )
+    image.paste(colours, mask=mask)
+
+
+def small(pixels: Pixels) -> Image.Image:
     """At most LONGEST_SIDE a side; by a whole number of pixels first, which is quick."""
     image = Image.fromarray(pixels)
     image = image.reduce(max(1, max(image.size) // (2 * LONGEST_SIDE)))
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    return np.asarray(image)
+    return image

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import logging
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
 # Threads for whatever reads a disk or computes: enough for a page, too few to crowd the line out.
-THREADS = 6
+THREADS = 4
 
 
 class Service:
@@ -129,7 +131,15 @@ class Service:
         )
         self._server = uvicorn.Server(settings)
         self._server.should_exit = self._closing
-        self._server.run(sockets=[self._socket])
+        # After inference the loop must not wait 5 ms, Python's default, for this thread to let go of the interpreter.
+        sys.setswitchinterval(0.0005)
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        from anyio.to_thread import current_default_thread_limiter
+
+        current_default_thread_limiter().total_tokens = THREADS
+        await self._server.serve(sockets=[self._socket])
 
 
 def listen(config: HttpConfig) -> socket.socket:

@@ -63,4 +63,6 @@ class Window:
     def since(self, number: int) -> list[Point]:
         """The verdicts after that number, as far as they are kept."""
         # A copy in one step: the loop goes on appending meanwhile.
-        return [point for point in self._points.copy() if point.number > number]
+        points = self._points.copy()
+        fresh = points[-1].number - number if points else 0
+        return list(points)[-fresh:] if fresh > 0 else []

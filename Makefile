@@ -43,6 +43,10 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 
 unit: $(VENV)/.pycuda
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+	  echo 'NOT TESTED: the dashboard in a browser, because there is no chromium (apt install chromium chromium-driver)'
+	@command -v promtool >/dev/null || \
+	  echo 'NOT TESTED: /metrics with a real Prometheus, because there is none (apt install prometheus)'
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage report --skip-empty
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
 from shutil import which
 from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
 
 import pytest
 
@@ -12,6 +17,7 @@ pytest.importorskip("starlette", reason="the extra `watch` is not installed")
 pytest.importorskip("prometheus_client", reason="the extra `watch` is not installed")
 
 from prometheus_client import parser
+from site_of_tests import TOKEN, free_port, wait_for
 
 from orinspect_edge_runtime.watch.latency import Latency
 
@@ -57,3 +63,32 @@ def test_promtool_finds_no_fault(site: Site) -> None:
         ["promtool", "check", "metrics"], input=site.ask("GET", "/metrics").body, capture_output=True, check=False
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
+
+
+def test_a_real_prometheus_scrapes_it(open_site: Callable[..., Site], tmp_path: Path) -> None:
+    if which("prometheus") is None:
+        pytest.skip("NOT TESTED with Prometheus: apt install prometheus")
+    site, port = open_site(token=TOKEN), free_port()
+    (tmp_path / "prometheus.yml").write_text(
+        "global: {scrape_interval: 1s}\nscrape_configs:\n  - job_name: line\n"
+        f"    authorization: {{credentials: {TOKEN}}}\n    static_configs: [{{targets: ['127.0.0.1:{site.port}']}}]\n"
+    )
+    command = ["prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=data"]
+    command.append(f"--web.listen-address=127.0.0.1:{port}")
+
+    def queried(query: str) -> Any:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/api/v1/query?query={query}", timeout=30) as answer:
+                return [row["value"][1] for row in json.load(answer)["data"]["result"]]
+        except URLError:
+            return []
+
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as prometheus:
+        try:
+            wait_for(lambda: queried("up") == ["1"])
+            wait_for(lambda: queried("orinspect_frames_total%7Boutcome=%22accept%22%7D") == ["0"])
+            site.watch.outcomes["accept"] = 7
+            wait_for(lambda: queried("orinspect_frames_total%7Boutcome=%22accept%22%7D") == ["7"])
+            assert queried("orinspect_latency_seconds_count") == ["0"]
+        finally:
+            prometheus.kill()

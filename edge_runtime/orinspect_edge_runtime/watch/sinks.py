@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from orinspect_edge_runtime.preprocess import Frame
 from orinspect_edge_runtime.watch.config import WatchConfig
@@ -51,7 +52,7 @@ class Sinks:
 
     def close(self, deadline: float) -> int:
         """Drain until the time.monotonic `deadline`; the number of events that were left, over all sinks."""
-        left = sum(box.close(deadline) for box in (*self._boxes, *(pictures for _, pictures in self._savers)))
+        left = sum(box.close(deadline) for box in self._outboxes())
         for forwarder in self._forwarders:
             forwarder.close(deadline)
         for receiver in self._receivers.values():
@@ -60,8 +61,11 @@ class Sinks:
 
     def status(self) -> dict[str, dict[str, object]]:
         """Counts and troubles by sink."""
-        running = (*self._boxes, *(pictures for _, pictures in self._savers), *self._forwarders)
+        running: list[Outbox[Any] | Forwarder] = [*self._outboxes(), *self._forwarders]
         return {b.name: {"delivered": b.delivered, "dropped": b.dropped, "trouble": b.trouble} for b in running}
+
+    def _outboxes(self) -> list[Outbox[Any]]:
+        return [*self._boxes, *(pictures for _, pictures in self._savers)]
 
 
 def _receivers(config: WatchConfig, trigger: Trigger | None) -> dict[str, Mqtt | Webhook]:

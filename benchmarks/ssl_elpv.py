@@ -1,0 +1,206 @@
+"""What each pretraining method gains or loses on the ELPV solar cells, under the same scorers, against ImageNet alone.
+
+    python benchmarks/ssl_elpv.py                                  every method, three seeds; writes results/ssl_elpv.json
+    python benchmarks/ssl_elpv.py --methods vicreg,byol --seeds 5  adds or replaces the rows of these methods
+    python benchmarks/ssl_elpv.py --variant gentle --set l2_sp=0.1 a row of its own for other settings
+    python benchmarks/ssl_elpv.py --quick                          one method, one seed, 20 steps, no file: about a minute
+
+Protocol (solar_cells.py): a seeded 70 % of the good cells is adapted to and fitted on, the rest of them and all cells
+with a defect probability of 2/3 or more are the test. Labels are used for the AUROC and for nothing else. The encoder is
+scored as training left it, whatever the run's own check says of it (`kept`). Every row is paired with the unadapted
+encoder on the same seeds: difference in points of AUROC, mean, and its 95 % interval by a bootstrap over the seeds and
+over the test cells, both paired. Features come from torch in fp32; one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from revision import revision
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from orinspect_edge_runtime import durable, metrics
+from orinspect_edge_runtime.conditions import measure_conditions
+from orinspect_edge_runtime.features import Features, score_features
+from orinspect_edge_runtime.fit import FitOptions, fit_features
+from orinspect_edge_runtime.preprocess import fit_to_model, read_frame
+from orinspect_edge_runtime.scorers import SCORERS
+from orinspect_train.augment import normalise
+from orinspect_train.config import METHOD_NAMES, PretrainConfig, make_config
+from orinspect_train.encoder import Encoder, normalisation
+from orinspect_train.pretrain import open_encoder, pretrain
+from orinspect_train.run import load_weights
+from orinspect_train.run_folder import DROPPED, WEIGHTS
+from orinspect_train.solar_cells import Cell, Split, read_cells, split_cells, write_dataset
+
+RESULT = Path(__file__).parent / "results" / "ssl_elpv.json"
+CONSOLE = Console(stderr=True)
+SCORERS_SHOWN = ("mahalanobis", "padim", "patchcore")
+BASELINE = "unadapted"
+BATCH, RESAMPLES = 32, 2000
+Scores = dict[str, NDArray[np.float64]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--methods", default=",".join(METHOD_NAMES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=8, help="of 75 %% of 1,507 cells; 8 are 150 steps of 48")
+    parser.add_argument("--minutes", type=float, help="of wall clock, instead of --epochs")
+    parser.add_argument("--variant", default="", help="name put behind the method's for rows with other settings")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="TOML, of the configuration")
+    parser.add_argument("--scorers", default=",".join(SCORERS_SHOWN))
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    given = tomllib.loads("\n".join(chosen.set))
+    given |= {"epochs": chosen.epochs} if chosen.minutes is None else {"minutes": chosen.minutes}
+    if chosen.quick:
+        chosen.methods, chosen.seeds, chosen.scorers = "synthetic_defects", 1, "mahalanobis"
+        given |= {"epochs": 1, "size": 128}
+    study = Study(given, tuple(chosen.scorers.split(",")), range(chosen.seeds))
+    rows = {} if chosen.quick or not RESULT.exists() else json.loads(RESULT.read_text())["rows"]
+    for method in chosen.methods.split(","):
+        name = f"{method} {chosen.variant}".strip()
+        rows[name] = study.run(method)
+        show(rows)
+        if not chosen.quick:
+            durable.write_bytes(RESULT, json.dumps({"protocol": __doc__, "rows": rows}, indent=1).encode() + b"\n")
+
+
+class Study:
+    """The cells, and the scores of the unadapted encoder on each seed's split."""
+
+    def __init__(self, given: dict[str, Any], scorers: tuple[str, ...], seeds: range) -> None:
+        self.given, self.scorers, self.seeds = given, scorers, seeds
+        self.cells = [cell for cell in read_cells() if cell.probability == 0 or cell.probability > 0.6]
+        self.labels = np.array([cell.probability > 0 for cell in self.cells])
+        config = make_config(given)
+        frames = (fit_to_model(read_frame(c.path, config.preprocess).pixels, config.preprocess) for c in self.cells)
+        self.pixels = np.stack(list(track(frames, "cells", total=len(self.cells), console=CONSOLE)))
+        features = self.features(open_encoder(config))
+        self.before = [self.score(features, seed) for seed in seeds]
+
+    def run(self, method: str) -> dict[str, Any]:
+        """Adapt with the method on every seed; AUROC before and after by scorer, and the paired difference."""
+        after, notes = [], []
+        for seed in self.seeds:
+            config = make_config(self.given | {"method": method, "seed": seed})
+            encoder, note = self.adapt(config)
+            after.append(self.score(self.features(encoder), seed))
+            notes.append(note)
+        rows = {name: self.compare(name, after) for name in self.scorers}
+        conditions = measure_conditions(0) | {"commit": revision(), "threads": 1, "settings": self.given}
+        return {"scorers": rows, "runs": notes, "conditions": conditions}
+
+    def adapt(self, config: PretrainConfig) -> tuple[Encoder, dict[str, Any]]:
+        """The encoder as training on the seed's good cells left it, and what the run came to."""
+        with tempfile.TemporaryDirectory(prefix="orinspect-ssl-") as folder:
+            data, run = Path(folder, "data"), Path(folder, "run")
+            write_dataset(split_cells(read_cells(), config.seed), data)
+            began = time.process_time()
+            outcome = pretrain(data / "train/good", run, config)
+            seconds = time.process_time() - began
+            encoder = open_encoder(config)
+            load_weights(encoder, run / (DROPPED if (run / DROPPED).exists() else WEIGHTS))
+        means = {when: outcome.alignment[when]["mean"] for when in ("unadapted", "adapted")}
+        note = {"seed": config.seed, "steps": outcome.steps, "cpu_seconds": round(seconds), "kept": outcome.adapted}
+        return encoder, note | {"precision": outcome.precision, "alignment": means}
+
+    def features(self, encoder: Encoder) -> Features:
+        """Features of all cells, fp32."""
+        mean, std = (torch.tensor(values) for values in normalisation(encoder.name))
+        encoder.eval()
+        with torch.inference_mode():
+            parts = [
+                encoder(normalise(torch.from_numpy(self.pixels[i : i + BATCH]), mean, std))
+                for i in track(range(0, len(self.pixels), BATCH), "features", console=CONSOLE)
+            ]
+        embedding, patches = (torch.cat(values).numpy() for values in zip(*parts, strict=True))
+        return Features(embedding, patches)
+
+    def score(self, features: Features, seed: int) -> Scores:
+        """Scores of the test cells of a split by scorer, in the order of `test_labels`."""
+        split = split_cells(read_cells(), seed)
+        fit, test = self._places(split.fit), self._test(split)
+        found = {}
+        for scorer in self.scorers:
+            fitted = fit_features(_rows(features, fit), FitOptions(scorer=scorer, seed=seed))
+            found[scorer] = score_features(SCORERS[scorer], fitted.arrays, _rows(features, test))[0]
+        return found
+
+    def compare(self, scorer: str, after: list[Scores]) -> dict[str, Any]:
+        """AUROC by seed before and after, the difference in points, and its interval."""
+        truth = [self.labels[self._test(split_cells(read_cells(), seed))] for seed in self.seeds]
+        pairs = [
+            (labels, old[scorer], new[scorer]) for labels, old, new in zip(truth, self.before, after, strict=True)
+        ]
+        values = [(metrics.auroc(labels, old), metrics.auroc(labels, new)) for labels, old, new in pairs]
+        gains = [100 * (new - old) for old, new in values]
+        least, most = _interval(pairs)
+        return {
+            BASELINE: [old for old, _ in values],
+            "adapted": [new for _, new in values],
+            "gains_points": gains,
+            "mean_gain_points": float(np.mean(gains)),
+            "interval_95_points": [least, most],
+        }
+
+    def _test(self, split: Split) -> list[int]:
+        return self._places((*split.good, *split.defective))
+
+    def _places(self, cells: tuple[Cell, ...]) -> list[int]:
+        places = {cell.path: index for index, cell in enumerate(self.cells)}
+        return [places[cell.path] for cell in cells]
+
+
+def _interval(pairs: list[tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]]) -> tuple[float, float]:
+    """95 % of the mean gain, in points, over resampled seeds and, in each, resampled test cells of either label."""
+    rng = np.random.default_rng(0)
+    means = []
+    for _ in range(RESAMPLES):
+        gains = []
+        for number in rng.integers(len(pairs), size=len(pairs)):
+            labels, old, new = pairs[number]
+            drawn = np.concatenate([rng.choice(found, len(found)) for found in (np.flatnonzero(labels), np.flatnonzero(~labels))])
+            gains.append(100 * (metrics.auroc(labels[drawn], new[drawn]) - metrics.auroc(labels[drawn], old[drawn])))
+        means.append(np.mean(gains))
+    least, most = np.percentile(means, [2.5, 97.5])
+    return float(least), float(most)
+
+
+def _rows(features: Features, index: list[int]) -> Features:
+    return Features(features.embedding[index], features.patches[index])
+
+
+def show(rows: dict[str, Any]) -> None:
+    """Print the mean gain, its interval and the least and most of the seeds, by scorer."""
+    table = Table("method", "seeds", "CPU s", *SCORERS_SHOWN, title="ELPV: gain over the unadapted encoder, points of AUROC")
+    for name, row in rows.items():
+        cells = [_cell(row["scorers"].get(scorer)) for scorer in SCORERS_SHOWN]
+        seconds = np.mean([note["cpu_seconds"] for note in row["runs"]])
+        table.add_row(name, str(len(row["runs"])), f"{seconds:.0f}", *cells)
+    Console(width=130).print(table)
+
+
+def _cell(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    least, most = found["interval_95_points"]
+    gains = " ".join(f"{gain:+.1f}" for gain in found["gains_points"])
+    return f"{found['mean_gain_points']:+.2f} [{least:+.2f}, {most:+.2f}] ({gains})"
+
+
+if __name__ == "__main__":
+    main()

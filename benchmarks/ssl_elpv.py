@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,19 @@ from orinspect_train.run import load_weights
 from orinspect_train.run_folder import DROPPED, WEIGHTS
 from orinspect_train.solar_cells import Cell, Split, read_cells, split_cells, write_dataset
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 RESULT = Path(__file__).parent / "results" / "ssl_elpv.json"
 CONSOLE = Console(stderr=True)
 SCORERS_SHOWN = ("mahalanobis", "padim", "patchcore")
 BASELINE = "unadapted"
 BATCH, RESAMPLES = 32, 2000
 Scores = dict[str, NDArray[np.float64]]
+# Whether each test cell is defective, and its score before and after.
+Pair = tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]
 
 
 def main() -> None:
@@ -61,6 +68,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="of wall clock, instead of --epochs")
     parser.add_argument("--variant", default="", help="name put behind the method's for rows with other settings")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="TOML, of the configuration")
+    parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--scorers", default=",".join(SCORERS_SHOWN))
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -69,40 +77,49 @@ def main() -> None:
     if chosen.quick:
         chosen.methods, chosen.seeds, chosen.scorers = "synthetic_defects", 1, "mahalanobis"
         given |= {"epochs": 1, "size": 128}
-    study = Study(given, tuple(chosen.scorers.split(",")), range(chosen.seeds))
-    rows = {} if chosen.quick or not RESULT.exists() else json.loads(RESULT.read_text())["rows"]
-    for method in chosen.methods.split(","):
-        name = f"{method} {chosen.variant}".strip()
-        rows[name] = study.run(method)
-        show(rows)
-        if not chosen.quick:
-            durable.write_bytes(RESULT, json.dumps({"protocol": __doc__, "rows": rows}, indent=1).encode() + b"\n")
+    study = Study(given, tuple(chosen.scorers.split(",")))
+    for seed in range(chosen.seeds):
+        for method in chosen.methods.split(","):
+            study.run(f"{method} {chosen.variant}".strip(), method, seed)
+            show(study.rows)
+            if not chosen.quick:
+                write(chosen.out, study.rows)
+
+
+def write(file: Path, rows: dict[str, Any]) -> None:
+    """Put the rows into the file; those of other methods stay."""
+    kept = json.loads(file.read_text())["rows"] if file.exists() else {}
+    durable.write_bytes(file, json.dumps({"protocol": __doc__, "rows": kept | rows}, indent=1).encode() + b"\n")
 
 
 class Study:
-    """The cells, and the scores of the unadapted encoder on each seed's split."""
+    """The cells, and what has been found with them."""
 
-    def __init__(self, given: dict[str, Any], scorers: tuple[str, ...], seeds: range) -> None:
-        self.given, self.scorers, self.seeds = given, scorers, seeds
+    def __init__(self, given: dict[str, Any], scorers: tuple[str, ...]) -> None:
+        self.given, self.scorers = given, scorers
+        self.rows: dict[str, Any] = {}
+        self.pairs: dict[tuple[str, str], list[Pair]] = {}
         self.cells = [cell for cell in read_cells() if cell.probability == 0 or cell.probability > 0.6]
         self.labels = np.array([cell.probability > 0 for cell in self.cells])
         config = make_config(given)
         frames = (fit_to_model(read_frame(c.path, config.preprocess).pixels, config.preprocess) for c in self.cells)
         self.pixels = np.stack(list(track(frames, "cells", total=len(self.cells), console=CONSOLE)))
-        features = self.features(open_encoder(config))
-        self.before = [self.score(features, seed) for seed in seeds]
+        self.unadapted = self.features(open_encoder(config))
+        self.before: dict[int, Scores] = {}
 
-    def run(self, method: str) -> dict[str, Any]:
-        """Adapt with the method on every seed; AUROC before and after by scorer, and the paired difference."""
-        after, notes = [], []
-        for seed in self.seeds:
-            config = make_config(self.given | {"method": method, "seed": seed})
-            encoder, note = self.adapt(config)
-            after.append(self.score(self.features(encoder), seed))
-            notes.append(note)
-        rows = {name: self.compare(name, after) for name in self.scorers}
-        conditions = measure_conditions(0) | {"commit": revision(), "threads": 1, "settings": self.given}
-        return {"scorers": rows, "runs": notes, "conditions": conditions}
+    def run(self, name: str, method: str, seed: int) -> None:
+        """Adapt with the method on a seed's split, and bring the method's row up to date."""
+        if seed not in self.before:
+            self.before[seed] = self.score(self.unadapted, seed)
+        encoder, note = self.adapt(make_config(self.given | {"method": method, "seed": seed}))
+        after = self.score(self.features(encoder), seed)
+        labels = self.labels[self._test(split_cells(read_cells(), seed))]
+        for scorer in self.scorers:
+            self.pairs.setdefault((name, scorer), []).append((labels, self.before[seed][scorer], after[scorer]))
+        row = self.rows.setdefault(name, {"runs": [], "scorers": {}})
+        row["runs"].append(note)
+        row["scorers"] = {scorer: compare(self.pairs[name, scorer]) for scorer in self.scorers}
+        row["conditions"] = measure_conditions(0) | {"commit": revision(), "threads": 1, "settings": self.given}
 
     def adapt(self, config: PretrainConfig) -> tuple[Encoder, dict[str, Any]]:
         """The encoder as training on the seed's good cells left it, and what the run came to."""
@@ -140,23 +157,6 @@ class Study:
             found[scorer] = score_features(SCORERS[scorer], fitted.arrays, _rows(features, test))[0]
         return found
 
-    def compare(self, scorer: str, after: list[Scores]) -> dict[str, Any]:
-        """AUROC by seed before and after, the difference in points, and its interval."""
-        truth = [self.labels[self._test(split_cells(read_cells(), seed))] for seed in self.seeds]
-        pairs = [
-            (labels, old[scorer], new[scorer]) for labels, old, new in zip(truth, self.before, after, strict=True)
-        ]
-        values = [(metrics.auroc(labels, old), metrics.auroc(labels, new)) for labels, old, new in pairs]
-        gains = [100 * (new - old) for old, new in values]
-        least, most = _interval(pairs)
-        return {
-            BASELINE: [old for old, _ in values],
-            "adapted": [new for _, new in values],
-            "gains_points": gains,
-            "mean_gain_points": float(np.mean(gains)),
-            "interval_95_points": [least, most],
-        }
-
     def _test(self, split: Split) -> list[int]:
         return self._places((*split.good, *split.defective))
 
@@ -165,7 +165,21 @@ class Study:
         return [places[cell.path] for cell in cells]
 
 
-def _interval(pairs: list[tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]]) -> tuple[float, float]:
+def compare(pairs: list[Pair]) -> dict[str, Any]:
+    """AUROC by seed before and after, the difference in points, and its interval."""
+    values = [(metrics.auroc(labels, old), metrics.auroc(labels, new)) for labels, old, new in pairs]
+    gains = [100 * (new - old) for old, new in values]
+    least, most = _interval(pairs)
+    return {
+        BASELINE: [old for old, _ in values],
+        "adapted": [new for _, new in values],
+        "gains_points": gains,
+        "mean_gain_points": float(np.mean(gains)),
+        "interval_95_points": [least, most],
+    }
+
+
+def _interval(pairs: list[Pair]) -> tuple[float, float]:
     """95 % of the mean gain, in points, over resampled seeds and, in each, resampled test cells of either label."""
     rng = np.random.default_rng(0)
     means = []
@@ -173,7 +187,9 @@ def _interval(pairs: list[tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[
         gains = []
         for number in rng.integers(len(pairs), size=len(pairs)):
             labels, old, new = pairs[number]
-            drawn = np.concatenate([rng.choice(found, len(found)) for found in (np.flatnonzero(labels), np.flatnonzero(~labels))])
+            drawn = np.concatenate(
+                [rng.choice(found, len(found)) for found in (np.flatnonzero(labels), np.flatnonzero(~labels))]
+            )
             gains.append(100 * (metrics.auroc(labels[drawn], new[drawn]) - metrics.auroc(labels[drawn], old[drawn])))
         means.append(np.mean(gains))
     least, most = np.percentile(means, [2.5, 97.5])
@@ -186,7 +202,9 @@ def _rows(features: Features, index: list[int]) -> Features:
 
 def show(rows: dict[str, Any]) -> None:
     """Print the mean gain, its interval and the least and most of the seeds, by scorer."""
-    table = Table("method", "seeds", "CPU s", *SCORERS_SHOWN, title="ELPV: gain over the unadapted encoder, points of AUROC")
+    table = Table(
+        "method", "seeds", "CPU s", *SCORERS_SHOWN, title="ELPV: gain over the unadapted encoder, points of AUROC"
+    )
     for name, row in rows.items():
         cells = [_cell(row["scorers"].get(scorer)) for scorer in SCORERS_SHOWN]
         seconds = np.mean([note["cpu_seconds"] for note in row["runs"]])

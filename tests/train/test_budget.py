@@ -8,10 +8,11 @@ import torch
 
 from orinspect_edge_runtime.errors import ConfigError
 from orinspect_train import budget
+from orinspect_train.augment import Augmenter
 from orinspect_train.budget import Speed, epoch_steps, fit_steps, probe_speed
 from orinspect_train.config import PretrainConfig
 from orinspect_train.encoder import Encoder
-from orinspect_train.methods import METHODS
+from orinspect_train.methods import open_method
 from orinspect_train.training import Pretraining
 
 
@@ -40,7 +41,7 @@ def test_the_probe_leaves_the_model_and_the_random_state_as_they_were(
 ) -> None:
     config = tiny(precision="auto").resolved()
     encoder = Encoder(config.encoder, config.size)
-    module = Pretraining(encoder, METHODS[config.method](encoder, config.size, True, 1), config)
+    module = Pretraining(encoder, open_method(config, encoder, Augmenter(gray=True), 1), config)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     random = torch.random.get_rng_state()
     speed = probe_speed(module, textured(8), config, torch.device("cpu"))
@@ -55,7 +56,7 @@ def test_bf16_is_taken_only_when_it_is_clearly_faster(
 ) -> None:
     config = tiny(precision="auto").resolved()
     encoder = Encoder(config.encoder, config.size)
-    module = Pretraining(encoder, METHODS[config.method](encoder, config.size, True, 1), config)
+    module = Pretraining(encoder, open_method(config, encoder, Augmenter(gray=True), 1), config)
     for bf16_seconds, expected in ((0.95, "fp32"), (0.8, "bf16")):
         seconds = {"fp32": 1.0, "bf16": bf16_seconds}
         monkeypatch.setattr(budget, "_time_steps", lambda m, b, precision, d, table=seconds: table[precision])

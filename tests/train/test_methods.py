@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,23 +12,82 @@ import pytest
 import torch
 from torch import nn
 
+from orinspect_edge_runtime.errors import ConfigError, InputError
+from orinspect_train.augment import Augmenter
+from orinspect_train.config import METHOD_NAMES, PretrainConfig
 from orinspect_train.encoder import Encoder
-from orinspect_train.methods import METHODS, Batch, Method
+from orinspect_train.methods import Batch, Method, complete, open_method
 from orinspect_train.methods.synthetic_defects import Heads
+from orinspect_train.methods.teacher import rising
+from orinspect_train.run import save_weights
 
 SIZE = 64
 Opened = tuple[Encoder, Method]
 
 
-@pytest.fixture(params=METHODS)
-def opened(request: pytest.FixtureRequest) -> Opened:
-    torch.manual_seed(0)
+@dataclass(frozen=True)
+class Case:
+    """options: that make a method small. drop: least one of the loss in twelve steps on one batch. still: options that
+    keep its target where it is meanwhile."""
+
+    options: dict[str, Any]
+    drop: float
+    still: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = {
+    "synthetic_defects": Case({}, 0.2),
+    "nsa": Case({}, 0.2),
+    "cutpaste": Case({}, 0.2),
+    "vicreg": Case({"projection_dim": 64}, 5.0),
+    "simclr": Case({"hidden_dim": 64}, 0.5),
+    "barlow_twins": Case({"projection_dim": 64}, 5.0),
+    "moco_v2": Case({"queue": 512, "hidden_dim": 64}, 0.3, {"momentum": 1.0}),
+    "densecl": Case({"queue": 4096, "hidden_dim": 64}, 0.3, {"momentum": 1.0}),
+    "byol": Case({"hidden_dim": 64}, 0.3),
+    "dino": Case({"prototypes": 64, "hidden_dim": 64}, 0.3, {"momentum": 1.0, "centre_momentum": 1.0}),
+    "simmim": Case({}, 0.1),
+    "rotation": Case({}, 0.3),
+    "jigsaw": Case({"tiles": 2, "orders": 8}, 0.3),
+    "distillation": Case({"teacher": "test_resnet"}, 0.1),
+}
+
+
+def open_case(name: str, encoder: Encoder, teacher: Path, *, still: bool = False) -> Method:
+    options = CASES[name].options | (CASES[name].still if still else {})
+    if name == "distillation":
+        options |= {"weights": str(teacher)}
+    config = PretrainConfig(method=name, encoder=encoder.name, size=encoder.size, options=options)
+    return open_method(config, encoder, Augmenter(gray=True), 1)
+
+
+def open_encoder(seed: int = 0) -> Encoder:
+    torch.manual_seed(seed)
     encoder = Encoder("test_resnet", SIZE)
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
             # timm starts the last one of a residual branch at zero, behind which no gradient comes.
             nn.init.ones_(module.weight)
-    return encoder, METHODS[request.param](encoder, SIZE, True, 1)
+    return encoder
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of another encoder, which `distillation` learns from."""
+    file = tmp_path_factory.mktemp("teacher") / "weights.safetensors"
+    save_weights(file, open_encoder(1))
+    return file
+
+
+@pytest.fixture(params=METHOD_NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def opened(name: str, teacher: Path) -> Opened:
+    encoder = open_encoder()
+    return encoder, open_case(name, encoder, teacher)
 
 
 def normalise(pixels: torch.Tensor) -> torch.Tensor:
@@ -50,7 +111,7 @@ def test_batches_hold_images_and_float_labels(opened: Opened, textured: Callable
     _, method = opened
     for value in method.render(textured(6), np.random.default_rng(0)).values():
         assert len(value) == 6
-        assert (value.dtype, value.shape[1:]) == (np.uint8, (SIZE, SIZE, 3)) or value.dtype == np.float32
+        assert value.dtype == np.float32 or (value.dtype == np.uint8 and value.shape[-1] == 3)
 
 
 def test_the_loss_reaches_every_head_and_the_layers_it_reads(
@@ -58,31 +119,73 @@ def test_the_loss_reaches_every_head_and_the_layers_it_reads(
 ) -> None:
     encoder, method = opened
     batch = tensors(method.render(textured(8), np.random.default_rng(0)))
-    loss, embeddings = method.loss(normalise, batch)
+    loss, embeddings = method.loss(normalise, batch, 0.0)
     assert loss.ndim == 0 and torch.isfinite(loss)
     assert embeddings.dtype == torch.float32 and embeddings.shape[1] == encoder.embedding_dim
     loss.backward()
-    for name, parameter in [*method.heads.named_parameters(), *encoder.named_parameters()]:
-        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+    for part, parameter in [*method.heads.named_parameters(), *encoder.named_parameters()]:
+        if parameter.requires_grad:
+            assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), part
+    assert all(parameter.requires_grad for parameter in encoder.parameters())
 
 
-def test_training_on_one_batch_lowers_the_loss(opened: Opened, textured: Callable[..., np.ndarray]) -> None:
-    encoder, method = opened
+def test_training_on_one_batch_lowers_the_loss(name: str, teacher: Path, textured: Callable[..., np.ndarray]) -> None:
+    encoder = open_encoder()
+    method = open_case(name, encoder, teacher, still=True)
     batch = tensors(method.render(textured(8), np.random.default_rng(0)))
-    optimizer = torch.optim.AdamW([*encoder.parameters(), *method.heads.parameters()], lr=1e-3)
+    trained = [p for p in [*encoder.parameters(), *method.heads.parameters()] if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3)
+    queues = {key: value.clone() for key, value in method.heads.named_buffers() if "memory_bank" in key}
     losses = []
     for _ in range(12):
-        loss, _ = method.loss(normalise, batch)
+        # One batch over and over would fill the queue with the answer itself.
+        for key, value in queues.items():
+            method.heads.get_buffer(key).copy_(value)
+        loss, _ = method.loss(normalise, batch, 0.0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < losses[0] - CASES[name].drop, losses
+
+
+@pytest.mark.parametrize("name", ["moco_v2", "densecl", "byol", "dino"])
+def test_a_teacher_follows_by_its_momentum_and_gets_no_gradient(
+    name: str, opened: Opened, textured: Callable[..., np.ndarray]
+) -> None:
+    encoder, method = opened
+    batch = tensors(method.render(textured(4), np.random.default_rng(0)))
+    teacher: Any = method.heads.teacher
+    student, follower = (next(p for p in part.parameters()) for part in (encoder, teacher.encoder))
+    before = follower.clone()
+    torch.testing.assert_close(before, student)
+    with torch.no_grad():
+        student += 1
+    loss, _ = method.loss(normalise, batch, 0.0)
+    torch.testing.assert_close(follower, before + 0.01)
+    loss.backward()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert any(key.startswith("teacher.encoder.") for key in method.heads.state_dict()), "a checkpoint must hold it"
+
+
+@pytest.mark.parametrize("name", ["moco_v2", "densecl"])
+def test_a_checkpoint_holds_the_queue(name: str, opened: Opened, textured: Callable[..., np.ndarray]) -> None:
+    _, method = opened
+    queues = [key for key in method.heads.state_dict() if key.endswith("memory_bank.bank")]
+    assert len(queues) == (2 if name == "densecl" else 1)
+    before = {key: value.clone() for key, value in method.heads.state_dict().items()}
+    method.loss(normalise, tensors(method.render(textured(4), np.random.default_rng(0))), 0.0)
+    after = method.heads.state_dict()
+    assert all(not torch.equal(before[key], after[key]) for key in queues)
+
+
+def test_a_momentum_rises_to_one() -> None:
+    assert [rising(0.9, done) for done in (0, 0.5, 1)] == pytest.approx([0.9, 0.95, 1])
 
 
 def test_half_of_the_images_carry_a_defect_and_their_patches_say_where(textured: Callable[..., np.ndarray]) -> None:
     encoder = Encoder("test_resnet", SIZE)
-    method = METHODS["synthetic_defects"](encoder, SIZE, True, 1)
+    method = open_method(PretrainConfig(size=SIZE), encoder, Augmenter(gray=True), 1)
     batch: dict[str, Any] = method.render(textured(20), np.random.default_rng(1))
     rows, columns = encoder.grid(SIZE, SIZE)
     assert batch["patches"].shape == (20, rows * columns)
@@ -95,3 +198,34 @@ def test_heads_give_a_logit_an_image_and_a_patch() -> None:
     encoder = Encoder("test_resnet", SIZE)
     image, patch = Heads(encoder)(torch.zeros(3, encoder.embedding_dim), torch.zeros(3, 16, encoder.patch_dim))
     assert (image.shape, patch.shape) == ((3,), (3, 16))
+
+
+def test_options_are_filled_in_and_checked() -> None:
+    config = complete(PretrainConfig(method="moco_v2", options={"queue": 64}))
+    assert config.options["queue"] == 64 and config.options["temperature"] == 0.2
+    assert complete(config) == config
+    for options, message in (
+        ({"temprature": 1.0}, r"\[moco_v2\] unknown key 'temprature': did you mean 'temperature'"),
+        ({"queue": 0}, r"\[moco_v2\] queue is 0"),
+        ({"queue": 1.5}, r"\[moco_v2\] queue is 1.5: it must be of type int"),
+        ({"momentum": float("nan")}, "momentum is nan"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            complete(PretrainConfig(method="moco_v2", options=options))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error"),
+    [
+        ("distillation", {}, "needs  teacher"),
+        ("distillation", {"weights": "nowhere.safetensors", "teacher": "test_resnet"}, "nowhere.safetensors"),
+        ("distillation", {"weights": "imagenet", "teacher": "resnet50"}, "no installed package brings"),
+        ("jigsaw", {"tiles": 2, "orders": 64}, "four tiles have 24"),
+        ("simmim", {"cells": 7}, "must divide the size of 64"),
+    ],
+)
+def test_options_that_cannot_work_are_said(name: str, options: dict[str, Any], error: str) -> None:
+    encoder = open_encoder()
+    config = PretrainConfig(method=name, encoder=encoder.name, size=SIZE, options=options)
+    with pytest.raises((ConfigError, InputError), match=error):
+        open_method(config, encoder, Augmenter(gray=True), 1)

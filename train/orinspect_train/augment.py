@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +17,25 @@ Rng = np.random.Generator
 BRIGHTNESS, CONTRAST, NOISE_LEVELS = 0.15, 0.15, 4.0
 # Share of the image's area that a view shows.
 SMALLEST_CROP = 0.4
+
+
+@dataclass(frozen=True)
+class Augmenter:
+    """The random changes of a run. gray: the images are gray, and stay so."""
+
+    gray: bool
+
+    def flips(self, count: int, rng: Rng) -> NDArray[np.bool_]:
+        """See `flips`."""
+        return flips(count, rng)
+
+    def jitter(self, pixels: Pixels, rng: Rng) -> Pixels:
+        """See `jitter`."""
+        return jitter(pixels, rng, gray=self.gray)
+
+    def view(self, pixels: Pixels, rng: Rng) -> Pixels:
+        """See `view`."""
+        return view(pixels, rng, gray=self.gray)
 
 
 def flips(count: int, rng: Rng) -> NDArray[np.bool_]:

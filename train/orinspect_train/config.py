@@ -6,9 +6,9 @@ import dataclasses
 import difflib
 import json
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from orinspect_edge_runtime.errors import ConfigError
 from orinspect_edge_runtime.preprocess import PreprocessSpec
@@ -18,7 +18,23 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-METHOD_NAMES = ("synthetic_defects", "vicreg", "simclr", "barlow_twins")
+# Each is a file of methods/.
+METHOD_NAMES = (
+    "synthetic_defects",
+    "nsa",
+    "cutpaste",
+    "vicreg",
+    "simclr",
+    "barlow_twins",
+    "moco_v2",
+    "densecl",
+    "byol",
+    "dino",
+    "simmim",
+    "rotation",
+    "jigsaw",
+    "distillation",
+)
 PRECISIONS = ("auto", "fp32", "bf16")
 STATISTICS = ("auto", "frozen", "trained")
 # Strides of the trunks divide the image; 32 is the deepest.
@@ -27,6 +43,8 @@ BY_MINUTES = -1
 BY_INIT = -1
 # Value 0 of learning_rate stands for these: weights worth keeping move slowly.
 RATE_PRETRAINED, RATE_SCRATCH = 1e-4, 1e-3
+
+Schema = TypeVar("Schema")
 
 # Smallest and largest value of each number.
 RANGES: dict[str, tuple[float, float]] = {
@@ -62,6 +80,7 @@ class PretrainConfig:
     scratch only). precision: of the forward pass (auto: the faster one). held_out: share of images kept for the
     alignment check.
     max_images: a seeded choice of so many is used. workers: processes that render batches. seed: of everything random.
+    options: of the method, which a TOML file holds in a table of the method's name (see methods/).
 
     Raises ConfigError naming the field for a value out of range.
     """
@@ -88,6 +107,7 @@ class PretrainConfig:
     checkpoint_every: int = 20
     workers: int = 0
     seed: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, (least, most) in RANGES.items():
@@ -140,18 +160,40 @@ def read_config(path: Path, overrides: dict[str, Any] | None = None) -> Pretrain
 
 
 def make_config(values: dict[str, Any]) -> PretrainConfig:
-    """A configuration of keys and values. Raises ConfigError: an unknown key, a wrong type or a value out of range."""
-    kinds = {field.name: type(field.default) for field in fields(PretrainConfig)}
+    """A configuration of keys and values; the only table is that of the method's options, named as the method is.
+
+    Raises ConfigError: an unknown key, a wrong type, a value out of range, or a table for another method.
+    """
+    tables = {name: value for name, value in values.items() if isinstance(value, dict)}
+    method = values.get("method", PretrainConfig.method)
+    for name in tables:
+        if name != method:
+            raise ConfigError(f"the table [{name}] holds options of a method, and the method is {method!r}")
+    config = fill(PretrainConfig, {name: value for name, value in values.items() if name not in tables})
+    return dataclasses.replace(config, options=tables.get(str(method), {}))
+
+
+def fill(schema: type[Schema], values: dict[str, Any]) -> Schema:
+    """An instance of a dataclass whose fields have plain defaults.
+
+    Raises ConfigError: an unknown key (with its nearest neighbour), a wrong type, or whatever the class itself refuses.
+    """
+    defaults: Any = fields(schema)  # type: ignore[arg-type]
+    kinds = {one.name: type(one.default) for one in defaults if one.default is not dataclasses.MISSING}
     for name in values:
         if name not in kinds:
             near = difflib.get_close_matches(name, kinds, 1, cutoff=0.0)
-            raise ConfigError(f"unknown key {name!r}: did you mean {near[0]!r}?")
-    return PretrainConfig(**{name: _typed(name, value, kinds[name]) for name, value in values.items()})
+            raise ConfigError(f"unknown key {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
+    return schema(**{name: _typed(name, value, kinds[name]) for name, value in values.items()})
 
 
 def to_toml(config: PretrainConfig) -> bytes:
     """The TOML text that read_config reads back as the same configuration, UTF-8."""
-    lines = [f"{name} = {_toml(value)}" for name, value in dataclasses.asdict(config).items()]
+    values = dataclasses.asdict(config)
+    options = values.pop("options")
+    lines = [f"{name} = {_toml(value)}" for name, value in values.items()]
+    if options:
+        lines += ["", f"[{config.method}]", *(f"{name} = {_toml(value)}" for name, value in options.items())]
     return ("\n".join(lines) + "\n").encode()
 
 
@@ -163,7 +205,9 @@ def _typed(name: str, value: Any, kind: type) -> Any:
     return value
 
 
-def _toml(value: str | int | float) -> str:
+def _toml(value: str | int | float | bool) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, str):
         # JSON's escapes are TOML's, but for DEL, which TOML wants escaped and JSON leaves as it is.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

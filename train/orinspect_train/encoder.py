@@ -31,7 +31,8 @@ class Encoder(nn.Module):
 
     def __init__(self, name: str, size: int, layers: tuple[int, ...] | None = None) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.size = name, size
+        self.has_fixed_size = _has_fixed_size(name)
         self.trunk = _open_trunk(name, size)
         self.reductions: tuple[int, ...] = tuple(self.trunk.feature_info.reduction())
         self.channels: tuple[int, ...] = tuple(self.trunk.feature_info.channels())
@@ -65,6 +66,19 @@ class Encoder(nn.Module):
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patches for an image of that size, pixels."""
         return height // self.stride, width // self.stride
+
+    def sized(self, images: Tensor) -> Tensor:
+        """Normalised [B, 3, h, w] at a size the trunk takes: any multiple of its deepest stride, or its own size."""
+        sides = (
+            [self.size] * 2
+            if self.has_fixed_size
+            else [-(-n // self.reductions[-1]) * self.reductions[-1] for n in images.shape[2:]]
+        )
+        return (
+            images
+            if list(images.shape[2:]) == sides
+            else functional.interpolate(images, sides, mode="bilinear", antialias=True)
+        )
 
     def stages(self, images: Tensor) -> list[Tensor]:
         """Feature maps of every stage, [B, C_i, H/stride_i, W/stride_i], of normalised float [B, 3, H, W]."""
@@ -130,14 +144,19 @@ def _open_trunk(name: str, size: int) -> Any:
         raise ConfigError(f"timm has no encoder {name!r}{_nearest(name)}")
     # Fused attention has no ONNX form; trunks with attention must train as they will be exported.
     set_fused_attn(False)
-    stated: Any = timm.get_pretrained_cfg(name)
-    sized = {"img_size": size} if stated is not None and stated.fixed_input_size else {}
+    sized = {"img_size": size} if _has_fixed_size(name) else {}
     try:
         return timm.create_model(name, pretrained=False, features_only=True, **sized)
     except (RuntimeError, AttributeError, TypeError, NotImplementedError, AssertionError) as error:
         raise ConfigError(
             f"the encoder {name!r} gives no feature stages ({error}); use tf_efficientnet_lite0"
         ) from error
+
+
+def _has_fixed_size(name: str) -> bool:
+    """Whether the model has learned positions, for images of one size."""
+    stated: Any = timm.get_pretrained_cfg(name)
+    return stated is not None and bool(stated.fixed_input_size)
 
 
 def _nearest(name: str) -> str:

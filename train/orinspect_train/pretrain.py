@@ -15,11 +15,12 @@ import torch
 from orinspect_edge_runtime.errors import CheckFailed, ConfigError, InputError
 from orinspect_train import alignment, budget, metrics_log
 from orinspect_train.alignment import Alignment
+from orinspect_train.augment import Augmenter
 from orinspect_train.checkpoint import Checkpoint, Plan, read_checkpoint
 from orinspect_train.config import BY_INIT, BY_MINUTES, PretrainConfig
 from orinspect_train.encoder import Encoder, freeze_stages, normalisation
 from orinspect_train.images import ImageSet, read_images
-from orinspect_train.methods import METHODS
+from orinspect_train.methods import complete, open_method
 from orinspect_train.run import encoder_record, load_imagenet, load_weights, save_encoder, save_weights
 from orinspect_train.run_folder import CHECKPOINT, DROPPED, METRICS, check_folder, start_folder
 from orinspect_train.training import Keeper, Pretraining, train
@@ -62,7 +63,7 @@ def pretrain(
     Raises InputError (images, folders), ConfigError, and CheckFailed when the training collapses.
     """
     started = time.monotonic() if started is None else started
-    config, accelerator = config.resolved(), _accelerator(devices)
+    config, accelerator = complete(config), _accelerator(devices)
     check_folder(run, resume=resume, force=force)
     encoder = open_encoder(config)
     images = read_images(data, config, lambda share: report("images", share, ""))
@@ -143,7 +144,7 @@ class _Job:
     def _open_module(self) -> Pretraining:
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
-            method = METHODS[self.config.method](self.encoder, self.config.size, self.images.gray, self.devices)
+            method = open_method(self.config, self.encoder, Augmenter(self.images.gray), self.devices)
         return Pretraining(self.encoder, method, self.config)
 
     def _make_plan(self, module: Pretraining) -> tuple[Plan, float]:

@@ -51,9 +51,11 @@ class Pretraining(pl.LightningModule):
         """Training mode, but for batch norms whose statistics are frozen: those of few images would be worse."""
         super().train(mode)
         if self.config.batch_norm == "frozen":
-            for module in self.encoder.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+            # A teacher's encoder too.
+            for encoder in (module for module in self.modules() if isinstance(module, Encoder)):
+                for module in encoder.modules():
+                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                        module.eval()
         return self
 
     def normalise(self, pixels: Tensor) -> Tensor:
@@ -69,8 +71,14 @@ class Pretraining(pl.LightningModule):
         """The loss, and the embeddings for the signs of collapse."""
         faster = Float32WeightGradient() if torch.is_autocast_enabled("cpu") else contextlib.nullcontext()
         with faster:
-            loss, embeddings = self.method.loss(self.normalise, batch)
+            loss, embeddings = self.method.loss(self.normalise, batch, self.done)
         return {"loss": loss, "embeddings": embeddings.detach()}
+
+    @property
+    def done(self) -> float:
+        """Share of the steps that lies behind, 0 to 1."""
+        taken = 0 if self._trainer is None else self.trainer.global_step
+        return (self.first_step + taken) / self.steps
 
     def configure_optimizers(self) -> Any:
         """AdamW with one rate for the encoder and one for the heads, a linear warm-up and a cosine to zero."""

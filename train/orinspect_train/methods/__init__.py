@@ -1,23 +1,30 @@
-"""Pretraining methods: one file a paper. The table names them for the configuration and the command line."""
+"""Pretraining methods: one paper, one file, its options inside. METHOD_NAMES of config.py are the names of the files."""
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orinspect_edge_runtime.errors import ConfigError
+from orinspect_train.config import PretrainConfig, fill
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from orinspect_train.augment import Augmenter
     from orinspect_train.encoder import Encoder
 
 Batch = dict[str, Any]
 Render = Callable[[NDArray[np.uint8], np.random.Generator], Batch]
-# Loss, and the embeddings [B, E] that the signs of collapse are read from.
-Loss = Callable[[Callable[["Tensor"], "Tensor"], Batch], tuple["Tensor", "Tensor"]]
+Normalise = Callable[["Tensor"], "Tensor"]
+# Loss, and the embeddings [N, E] that the signs of collapse are read from.
+Loss = Callable[[Normalise, Batch, float], tuple["Tensor", "Tensor"]]
 
 
 @dataclass(frozen=True)
@@ -25,8 +32,9 @@ class Method:
     """What a method needs for one step.
 
     render: uint8 [B, H, W, 3] and a generator to a batch, a pure function (so a resumed run sees the same batches);
-    its arrays are uint8 images [B, H, W, 3] and float32 labels. heads: the modules dropped in the end. loss: of a
-    function that normalises images, and a batch of tensors.
+    its arrays are uint8 images [B, ..., H, W, 3] and float32 labels. heads: all modules beside the encoder that
+    training changes, so what a checkpoint must hold: heads, teachers that follow, queues; dropped in the end. loss: of
+    a function that normalises images, a batch of tensors, and the share of the training that is done, 0 to 1.
     """
 
     render: Render
@@ -34,34 +42,53 @@ class Method:
     loss: Loss
 
 
-def _open_synthetic_defects(encoder: Encoder, size: int, gray: bool, devices: int) -> Method:
-    from orinspect_train.methods import synthetic_defects
+@dataclass(frozen=True)
+class Setting:
+    """What a method is opened for. size: side of the frames, pixels. devices: that train together."""
 
-    return synthetic_defects.open_method(encoder, size, gray)
-
-
-def _open_vicreg(encoder: Encoder, size: int, gray: bool, devices: int) -> Method:
-    from orinspect_train.methods import vicreg
-
-    return vicreg.open_method(encoder, gray, devices)
+    size: int
+    augmenter: Augmenter
+    devices: int = 1
 
 
-def _open_simclr(encoder: Encoder, size: int, gray: bool, devices: int) -> Method:
-    from orinspect_train.methods import simclr
+class MethodFile(Protocol):
+    """What a file of a method defines. Options: a frozen dataclass with a default for everything."""
 
-    return simclr.open_method(encoder, gray, devices)
+    Options: type[Any]
 
-
-def _open_barlow_twins(encoder: Encoder, size: int, gray: bool, devices: int) -> Method:
-    from orinspect_train.methods import barlow_twins
-
-    return barlow_twins.open_method(encoder, gray, devices)
+    def open_method(self, encoder: Encoder, setting: Setting, options: Any) -> Method:
+        """The method for an encoder; over several devices its terms are those of all their images together."""
 
 
-# Each opens a method for an encoder: (encoder, size in pixels, whether the images are gray, devices).
-METHODS: dict[str, Callable[[Encoder, int, bool, int], Method]] = {
-    "synthetic_defects": _open_synthetic_defects,
-    "vicreg": _open_vicreg,
-    "simclr": _open_simclr,
-    "barlow_twins": _open_barlow_twins,
-}
+def open_method(config: PretrainConfig, encoder: Encoder, augmenter: Augmenter, devices: int) -> Method:
+    """The configured method. Raises ConfigError for options it does not have."""
+    found = _file(config.method)
+    return found.open_method(encoder, Setting(config.size, augmenter, devices), _options(config))
+
+
+def complete(config: PretrainConfig) -> PretrainConfig:
+    """The same with all that depends on something else filled in, every option of the method written out.
+
+    Raises ConfigError naming the table for an unknown option, a wrong type, or a value out of range.
+    """
+    return dataclasses.replace(config.resolved(), options=dataclasses.asdict(_options(config)))
+
+
+def within(options: Any, ranges: dict[str, tuple[float, float]]) -> None:
+    """Raise ConfigError for the first field of `options` that lies outside of its least and greatest value."""
+    for name, (least, most) in ranges.items():
+        value = getattr(options, name)
+        # Written so that a NaN fails too.
+        if not least <= value <= most:
+            raise ConfigError(f"{name} is {value}: it must be {least:g} to {most:g}")
+
+
+def _options(config: PretrainConfig) -> Any:
+    try:
+        return fill(_file(config.method).Options, config.options)
+    except ConfigError as error:
+        raise ConfigError(f"[{config.method}] {error}") from error
+
+
+def _file(name: str) -> MethodFile:
+    return cast(MethodFile, importlib.import_module(f"{__name__}.{name}"))

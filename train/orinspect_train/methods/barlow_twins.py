@@ -5,20 +5,29 @@ No negatives; the terms off the diagonal keep the dimensions from saying the sam
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from lightly.loss import BarlowTwinsLoss
 from lightly.models.modules import BarlowTwinsProjectionHead
 
 from orinspect_train.encoder import Encoder
-from orinspect_train.methods import Method
+from orinspect_train.methods import Method, Setting, within
 from orinspect_train.methods.two_views import open_two_views
 
-PROJECTION_DIM = 1024
-# Weight of the terms off the diagonal.
-REDUNDANCY_WEIGHT = 5e-3
+
+@dataclass(frozen=True)
+class Options:
+    """redundancy_weight: of the terms off the diagonal. projection_dim: of all three layers of the head."""
+
+    redundancy_weight: float = 5e-3
+    projection_dim: int = 1024
+
+    def __post_init__(self) -> None:
+        within(self, {"redundancy_weight": (0, 10), "projection_dim": (2, 65536)})
 
 
-def open_method(encoder: Encoder, gray: bool, devices: int) -> Method:
+def open_method(encoder: Encoder, setting: Setting, options: Options) -> Method:
     """The method for an encoder; over several devices the terms are those of all their images together."""
-    head = BarlowTwinsProjectionHead(encoder.embedding_dim, PROJECTION_DIM, PROJECTION_DIM)
-    criterion = BarlowTwinsLoss(lambda_param=REDUNDANCY_WEIGHT, gather_distributed=devices > 1)
-    return open_two_views(encoder, head, criterion, gray)
+    head = BarlowTwinsProjectionHead(encoder.embedding_dim, options.projection_dim, options.projection_dim)
+    criterion = BarlowTwinsLoss(lambda_param=options.redundancy_weight, gather_distributed=setting.devices > 1)
+    return open_two_views(encoder, head, criterion, setting.augmenter)

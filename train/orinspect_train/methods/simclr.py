@@ -5,19 +5,30 @@ Every other image of the batch is a negative, so images that look alike are push
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from lightly.loss import NTXentLoss
 from lightly.models.modules import SimCLRProjectionHead
 
 from orinspect_train.encoder import Encoder
-from orinspect_train.methods import Method
+from orinspect_train.methods import Method, Setting, within
 from orinspect_train.methods.two_views import open_two_views
 
-HIDDEN_DIM, PROJECTION_DIM = 512, 128
-TEMPERATURE = 0.1
+
+@dataclass(frozen=True)
+class Options:
+    """temperature: of the softmax over all views. hidden_dim, projection_dim: of the head."""
+
+    temperature: float = 0.1
+    hidden_dim: int = 512
+    projection_dim: int = 128
+
+    def __post_init__(self) -> None:
+        within(self, {"temperature": (0.01, 10), "hidden_dim": (1, 65536), "projection_dim": (2, 65536)})
 
 
-def open_method(encoder: Encoder, gray: bool, devices: int) -> Method:
+def open_method(encoder: Encoder, setting: Setting, options: Options) -> Method:
     """The method for an encoder; over several devices the terms are those of all their images together."""
-    head = SimCLRProjectionHead(encoder.embedding_dim, HIDDEN_DIM, PROJECTION_DIM)
-    criterion = NTXentLoss(temperature=TEMPERATURE, gather_distributed=devices > 1)
-    return open_two_views(encoder, head, criterion, gray)
+    head = SimCLRProjectionHead(encoder.embedding_dim, options.hidden_dim, options.projection_dim)
+    criterion = NTXentLoss(temperature=options.temperature, gather_distributed=setting.devices > 1)
+    return open_two_views(encoder, head, criterion, setting.augmenter)

@@ -7,7 +7,7 @@ pieces). The heads are dropped: scored by them, real defects were found less oft
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -16,13 +16,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from orinspect_train.augment import flip, flips, jitter
+from orinspect_train.augment import Augmenter, flip
 from orinspect_train.defects import draw_defect, patch_labels
 from orinspect_train.encoder import Encoder
-from orinspect_train.methods import Batch, Method
+from orinspect_train.methods import Batch, Method, Normalise, Setting, within
 
-# Few patches of an image are defective.
-PATCH_POSITIVE_WEIGHT = 4.0
+
+@dataclass(frozen=True)
+class Options:
+    """patch_weight: of the patches' loss against the images'. positive_weight: of defective patches, which are few."""
+
+    patch_weight: float = 1.0
+    positive_weight: float = 4.0
+
+    def __post_init__(self) -> None:
+        within(self, {"patch_weight": (0, 1000), "positive_weight": (0.01, 1000)})
 
 
 class Heads(nn.Module):
@@ -41,36 +49,39 @@ class Heads(nn.Module):
         return self.image(embedding).squeeze(1), self.patch(patches).squeeze(2)
 
 
-def open_method(encoder: Encoder, size: int, gray: bool) -> Method:
-    """The method for an encoder and square images of `size` pixels."""
+def open_method(encoder: Encoder, setting: Setting, options: Options) -> Method:
+    """The method for an encoder and square images of `setting.size` pixels."""
     heads = Heads(encoder)
-    return Method(partial(render, grid=encoder.grid(size, size), gray=gray), heads, partial(loss_of, encoder, heads))
+    grid = encoder.grid(setting.size, setting.size)
+    return Method(
+        partial(render, grid=grid, augmenter=setting.augmenter), heads, partial(loss_of, encoder, heads, options)
+    )
 
 
 def loss_of(
-    encoder: Encoder, heads: Heads, normalise: Callable[[Tensor], Tensor], batch: Batch
+    encoder: Encoder, heads: Heads, options: Options, normalise: Normalise, batch: Batch, done: float
 ) -> tuple[Tensor, Tensor]:
     """Binary cross entropy of the images plus that of the patches, and the embeddings float32 [B, E]."""
     embedding, patches = encoder(normalise(batch["images"]))
     embedding, patches = embedding.float(), patches.float()
     image, patch = heads(embedding, patches)
-    weight = torch.tensor(PATCH_POSITIVE_WEIGHT, device=patch.device)
+    weight = torch.tensor(options.positive_weight, device=patch.device)
     of_images = functional.binary_cross_entropy_with_logits(image.float(), batch["defective"])
     of_patches = functional.binary_cross_entropy_with_logits(patch.float(), batch["patches"], pos_weight=weight)
-    return of_images + of_patches, embedding
+    return of_images + options.patch_weight * of_patches, embedding
 
 
-def render(pixels: NDArray[np.uint8], rng: np.random.Generator, grid: tuple[int, int], gray: bool) -> Batch:
+def render(pixels: NDArray[np.uint8], rng: np.random.Generator, grid: tuple[int, int], augmenter: Augmenter) -> Batch:
     """Draw a defect on the first half of the images, then flip and jitter all of them.
 
     Gives `images` uint8 [B, H, W, 3], `defective` float32 [B] and `patches` float32 [B, rows * columns].
     """
     batch, height, width = pixels.shape[:3]
     images, masks = np.empty_like(pixels), np.zeros((batch, height, width), np.bool_)
-    for index, choice in enumerate(flips(batch, rng)):
+    for index, choice in enumerate(augmenter.flips(batch, rng)):
         image, mask = pixels[index], masks[index]
         if index < batch // 2:
             image, mask = draw_defect(image, pixels[(index + 1) % batch], rng)
         images[index], masks[index] = flip(image, choice), flip(mask, choice)
     labels = patch_labels(masks, *grid).reshape(batch, -1)
-    return {"images": jitter(images, rng, gray=gray), "defective": labels.max(axis=1), "patches": labels}
+    return {"images": augmenter.jitter(images, rng), "defective": labels.max(axis=1), "patches": labels}

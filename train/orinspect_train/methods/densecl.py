@@ -1,0 +1,80 @@
+"""DenseCL (Wang et al. 2021, arXiv 2011.09157): MoCo v2 for the whole image, and for every patch.
+
+A patch of one view is nearer to the patch of the other view that looks most like it than to patches of earlier images.
+Patch features are what heat maps are made of, and no loss of pooled embeddings asks anything of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from lightly.models.modules.heads import DenseCLProjectionHead
+from lightly.models.utils import select_most_similar
+from torch import Tensor, nn
+
+from orinspect_train.encoder import Encoder
+from orinspect_train.methods import Batch, Method, Normalise, Setting, within
+from orinspect_train.methods.moco_v2 import queued_loss
+from orinspect_train.methods.teacher import Teacher
+from orinspect_train.methods.two_views import render
+
+
+@dataclass(frozen=True)
+class Options:
+    """dense_weight: of the patches' loss, the rest is the images'. See moco_v2.py for the others."""
+
+    dense_weight: float = 0.5
+    temperature: float = 0.2
+    momentum: float = 0.99
+    queue: int = 4096
+    hidden_dim: int = 512
+    projection_dim: int = 128
+
+    def __post_init__(self) -> None:
+        within(self, {"dense_weight": (0, 1), "temperature": (0.01, 10), "momentum": (0, 1), "queue": (1, 1_000_000)})
+        within(self, {"hidden_dim": (1, 65536), "projection_dim": (2, 65536)})
+
+
+class Heads(nn.Module):
+    """One head and one queue for images and one for patches; the teacher of encoder and heads."""
+
+    def __init__(self, encoder: Encoder, options: Options, devices: int) -> None:
+        super().__init__()
+        sizes = (options.hidden_dim, options.projection_dim)
+        self.image, self.patch = (
+            DenseCLProjectionHead(dim, *sizes) for dim in (encoder.embedding_dim, encoder.patch_dim)
+        )
+        self.teacher = Teacher(encoder, self.image, self.patch)
+        loss = partial(queued_loss, options.temperature, options.queue, options.projection_dim, devices)
+        self.image_loss, self.patch_loss = loss(), loss()
+
+
+def open_method(encoder: Encoder, setting: Setting, options: Options) -> Method:
+    """The method for an encoder; over several devices the queues take the keys of all."""
+    heads = Heads(encoder, options, setting.devices)
+    return Method(partial(render, augmenter=setting.augmenter), heads, partial(loss_of, encoder, heads, options))
+
+
+def loss_of(
+    encoder: Encoder, heads: Heads, options: Options, normalise: Normalise, batch: Batch, done: float
+) -> tuple[Tensor, Tensor]:
+    """The weighted sum of both contrastive losses, and the embeddings float32 [B, E]."""
+    heads.teacher.follow(encoder, heads.image, heads.patch, momentum=options.momentum)
+    teacher_image, teacher_patch = heads.teacher.heads
+    embedding, patches = _features(encoder, normalise, batch["first"])
+    with torch.no_grad():
+        other, other_patches = _features(heads.teacher.encoder, normalise, batch["second"])
+        key, patch_keys = teacher_image(other).float(), teacher_patch(other_patches).float()
+        matched = select_most_similar(patches, other_patches, patch_keys)
+    queries = heads.patch(patches).float()
+    of_images: Tensor = heads.image_loss(heads.image(embedding).float(), key)
+    of_patches = heads.patch_loss(queries.flatten(0, 1), matched.flatten(0, 1))
+    return (1 - options.dense_weight) * of_images + options.dense_weight * of_patches, embedding
+
+
+def _features(encoder: Encoder, normalise: Normalise, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Embeddings float32 [B, E] and patches float32 [B, P, D]."""
+    embedding, patches = encoder(normalise(pixels))
+    return embedding.float(), patches.float()

@@ -48,7 +48,7 @@ Schema = TypeVar("Schema")
 
 # Smallest and largest value of each number.
 RANGES: dict[str, tuple[float, float]] = {
-    "size": (64, 1024),
+    "size": (32, 1024),
     "bit_depth": (9, 16),
     "minutes": (0.1, 10_000),
     "epochs": (BY_MINUTES, 100_000),
@@ -71,9 +71,10 @@ RANGES: dict[str, tuple[float, float]] = {
 class PretrainConfig:
     """Everything that decides a run, beside its images and the number of devices.
 
-    method: of METHOD_NAMES. encoder: a timm model. init: `imagenet`, `scratch`, or a .safetensors file. size: side of
-    the square frames, pixels. resize, bit_depth: see PreprocessSpec. minutes: wall clock of the whole run, reading the
-    images included; epochs: passes over the images instead, 0 publishes the encoder as it starts (-1: by minutes).
+    method: of METHOD_NAMES. encoder: a timm model, or tiny_resnet. init: `imagenet`, `scratch`, or a .safetensors
+    file. size: side of the square frames, pixels. resize, bit_depth: see PreprocessSpec. minutes: wall clock of the
+    whole run, reading the images included; epochs: passes over the images instead, 0 publishes the encoder as it starts
+    (-1: by minutes).
     batch_size: images a step and device. learning_rate: of the encoder (0: 1e-4, from scratch 1e-3).
     head_learning_rate: of the heads, which are dropped in the end. frozen_stages: shallow feature stages left as they
     are (-1: those of stride 2 and 4, from scratch 0). batch_norm: statistics `frozen` or `trained` (auto: trained from

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orinspect_edge_runtime.errors import ConfigError
+from orinspect_train.tiny import TinyResNet
 
+# Beside timm's.
+OWN_ENCODERS = {"tiny_resnet": TinyResNet}
 # Patches come from the stages of these strides, the embedding from the deepest stage.
 PATCH_STRIDES = (8, 16)
 # Stages up to this stride see edges and colours, which need no adaptation.
@@ -23,9 +26,10 @@ VARIANCE_FLOOR = 1e-6
 class Encoder(nn.Module):
     """Embedding and patch features of normalised images.
 
-    name: of a timm model that gives feature stages. size: side of the square images, pixels; only a transformer with
-    learned positions depends on it. layers: the stages the patches are made of, shallow to deep; without them those of
-    PATCH_STRIDES, which for a transformer are its last blocks but one. The deepest stage is pooled into the embedding.
+    name: of a timm model that gives feature stages, or of OWN_ENCODERS. size: side of the square images, pixels; only
+    a transformer with learned positions depends on it. layers: the stages the patches are made of, shallow to deep;
+    without them those of PATCH_STRIDES, which for a transformer are its last blocks but one. The deepest stage is
+    pooled into the embedding.
     Raises ConfigError when timm has no such model, or it has no such stage.
     """
 
@@ -140,6 +144,8 @@ def freeze_stages(encoder: Encoder, count: int) -> None:
 
 
 def _open_trunk(name: str, size: int) -> Any:
+    if name in OWN_ENCODERS:
+        return OWN_ENCODERS[name]()
     if name not in timm.list_models():
         raise ConfigError(f"timm has no encoder {name!r}{_nearest(name)}")
     # Fused attention has no ONNX form; trunks with attention must train as they will be exported.
@@ -162,5 +168,5 @@ def _has_fixed_size(name: str) -> bool:
 def _nearest(name: str) -> str:
     import difflib
 
-    near = difflib.get_close_matches(name, timm.list_models(), 1)
+    near = difflib.get_close_matches(name, [*OWN_ENCODERS, *timm.list_models()], 1)
     return f": did you mean {near[0]!r}?" if near else ""

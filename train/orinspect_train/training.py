@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from orinspect_train import metrics_log
 from orinspect_train.augment import normalise
+from orinspect_train.batch_norm import share_statistics
 from orinspect_train.batches import Batches
 from orinspect_train.checkpoint import Checkpoint, Plan, write_checkpoint
 from orinspect_train.config import PretrainConfig
@@ -185,6 +186,8 @@ def train(module: Pretraining, pixels: Any, keeper: Keeper, *, accelerator: str)
         pixels, module.method.render, batch_size=plan.batch_size, seed=config.seed, first=first, last=last
     )
     module.to(memory_format=torch.channels_last)
+    if plan.devices > 1:
+        share_statistics(module)
     try:
         with _quiet():
             trainer = pl.Trainer(

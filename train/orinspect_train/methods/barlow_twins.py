@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from lightly.loss import BarlowTwinsLoss
 from lightly.models.modules import BarlowTwinsProjectionHead
+from lightly.utils.dist import gather
+from torch import Tensor, nn
 
 from orinspect_train.encoder import Encoder
 from orinspect_train.methods import Method, Setting, within
@@ -26,8 +29,22 @@ class Options:
         within(self, {"redundancy_weight": (0, 10), "projection_dim": (2, 65536)})
 
 
+class OfAllDevices(nn.Module):
+    """A criterion of the projections of all devices. lightly's own gathering normalises with those of one device."""
+
+    def __init__(self, criterion: nn.Module) -> None:
+        super().__init__()
+        self.criterion = criterion
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """The same value on every device, of projections [B, D] on each."""
+        value: Tensor = self.criterion(torch.cat(gather(first)), torch.cat(gather(second)))
+        return value
+
+
 def open_method(encoder: Encoder, setting: Setting, options: Options) -> Method:
     """The method for an encoder; over several devices the terms are those of all their images together."""
     head = BarlowTwinsProjectionHead(encoder.embedding_dim, options.projection_dim, options.projection_dim)
-    criterion = BarlowTwinsLoss(lambda_param=options.redundancy_weight, gather_distributed=setting.devices > 1)
-    return open_two_views(encoder, head, criterion, setting.augmenter)
+    criterion = BarlowTwinsLoss(lambda_param=options.redundancy_weight)
+    shared = OfAllDevices(criterion) if setting.devices > 1 else criterion
+    return open_two_views(encoder, head, shared, setting.augmenter)

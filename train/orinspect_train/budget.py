@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from orinspect_edge_runtime.errors import ConfigError
 from orinspect_train.batches import Batches
 from orinspect_train.config import PretrainConfig
-from orinspect_train.training import Pretraining
+from orinspect_train.training import Pretraining, worker_count
 
 PROBE_BATCH, PROBE_STEPS = 16, 2
+# Of a whole step, as the small batch foretells it.
+SHORT_SECONDS = 2.0
 # bfloat16 must be so much faster to be worth its rounding.
 WORTH = 0.9
 # The probe's small steps leave out some of a real one's cost, and the machine may get busier.
@@ -34,12 +36,24 @@ class Speed:
 
 
 def probe_speed(module: Pretraining, pixels: NDArray[np.uint8], config: PretrainConfig, device: torch.device) -> Speed:
-    """Time rendering and training steps; the weights and the random state stay as they are."""
-    batch_size = min(PROBE_BATCH, config.batch_size)
+    """Time rendering and training steps; the weights and the random state stay as they are.
+
+    A small batch comes first. Where its step takes next to nothing, it says little of a whole one, which is timed then.
+    """
+    found = _probe(module, pixels, config, device, min(PROBE_BATCH, config.batch_size))
+    if found.step_seconds < SHORT_SECONDS and config.batch_size > PROBE_BATCH:
+        found = _probe(module, pixels, config, device, config.batch_size)
+    return found
+
+
+def _probe(
+    module: Pretraining, pixels: NDArray[np.uint8], config: PretrainConfig, device: torch.device, batch_size: int
+) -> Speed:
     batches = Batches(pixels, module.method.render, batch_size=batch_size, seed=config.seed, first=0, last=1)
     start = time.perf_counter()
     batch = {name: value.to(device) for name, value in batches[0].items()}
-    render_seconds = (time.perf_counter() - start) / max(config.workers, 1)
+    workers = worker_count(config, "gpu" if device.type == "cuda" else "cpu")
+    render_seconds = (time.perf_counter() - start) / max(workers, 1)
     wanted = ("fp32", "bf16") if config.precision == "auto" else (config.precision,)
     found = {precision: _time_steps(module, batch, precision, device) for precision in wanted}
     fastest = min(found, key=lambda name: found[name] * (1 if name == "fp32" else 1 / WORTH))

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from orinspect_edge_runtime.errors import ConfigError
 from orinspect_edge_runtime.preprocess import PreprocessSpec
+from orinspect_train.policies import check_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,6 +42,8 @@ STATISTICS = ("auto", "frozen", "trained")
 SIZE_STEP = 32
 BY_MINUTES = -1
 BY_INIT = -1
+BY_DEVICE = -1
+BY_TIME = 0
 # Value 0 of learning_rate stands for these: weights worth keeping move slowly.
 RATE_PRETRAINED, RATE_SCRATCH = 1e-4, 1e-3
 
@@ -61,8 +64,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "held_out": (0.05, 0.5),
     "max_images": (8, 10_000_000),
     "log_every": (1, 10_000),
-    "checkpoint_every": (1, 100_000),
-    "workers": (0, 128),
+    "checkpoint_every": (BY_TIME, 100_000),
+    "workers": (BY_DEVICE, 128),
     "seed": (0, 2**31 - 1),
 }
 
@@ -72,15 +75,17 @@ class PretrainConfig:
     """Everything that decides a run, beside its images and the number of devices.
 
     method: of METHOD_NAMES. encoder: a timm model, or tiny_resnet. init: `imagenet`, `scratch`, or a .safetensors
-    file. size: side of the square frames, pixels. resize, bit_depth: see PreprocessSpec. minutes: wall clock of the
-    whole run, reading the images included; epochs: passes over the images instead, 0 publishes the encoder as it starts
-    (-1: by minutes).
+    file. size: side of the square frames, pixels. resize, bit_depth: see PreprocessSpec. policy: what images may
+    undergo, of POLICIES (auto: what suits them). minutes: wall clock of the whole run, reading the images included;
+    epochs: passes over the images instead, 0 publishes the encoder as it starts (-1: by minutes).
     batch_size: images a step and device. learning_rate: of the encoder (0: 1e-4, from scratch 1e-3).
     head_learning_rate: of the heads, which are dropped in the end. frozen_stages: shallow feature stages left as they
     are (-1: those of stride 2 and 4, from scratch 0). batch_norm: statistics `frozen` or `trained` (auto: trained from
     scratch only). precision: of the forward pass (auto: the faster one). held_out: share of images kept for the
     alignment check.
-    max_images: a seeded choice of so many is used. workers: processes that render batches. seed: of everything random.
+    max_images: a seeded choice of so many is used. log_every, checkpoint_every: steps
+    between two rows of the log and two checkpoints (0: half a minute). workers: processes that render batches (-1: none
+    on a processor, all cores but one with a GPU). seed: of everything random.
     options: of the method, which a TOML file holds in a table of the method's name (see methods/).
 
     Raises ConfigError naming the field for a value out of range.
@@ -92,6 +97,7 @@ class PretrainConfig:
     size: int = 192
     resize: str = "stretch"
     bit_depth: int = 16
+    policy: str = "auto"
     minutes: float = 4.0
     epochs: int = BY_MINUTES
     batch_size: int = 48
@@ -105,8 +111,8 @@ class PretrainConfig:
     held_out: float = 0.15
     max_images: int = 20_000
     log_every: int = 5
-    checkpoint_every: int = 20
-    workers: int = 0
+    checkpoint_every: int = BY_TIME
+    workers: int = BY_DEVICE
     seed: int = 0
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -122,6 +128,7 @@ class PretrainConfig:
         if self.size % SIZE_STEP:
             down = self.size // SIZE_STEP * SIZE_STEP
             raise ConfigError(f"size is {self.size}: it must be a multiple of {SIZE_STEP}, e.g. {down or SIZE_STEP}")
+        check_name(self.policy)
         if not self.encoder or not self.init:
             raise ConfigError("encoder and init must not be empty")
         _ = self.preprocess

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from orinspect_edge_runtime.errors import CheckFailed, ConfigError, InputError
-from orinspect_train import alignment, budget, metrics_log
+from orinspect_train import alignment, budget, metrics_log, policies
 from orinspect_train.alignment import Alignment
 from orinspect_train.augment import Augmenter
 from orinspect_train.checkpoint import Checkpoint, Plan, read_checkpoint
@@ -89,6 +89,20 @@ def open_encoder(config: PretrainConfig) -> Encoder:
     return encoder
 
 
+def open_augmenter(config: PretrainConfig, images: ImageSet) -> Augmenter:
+    """The configured policy, or the one that suits the images."""
+    name = policies.choose_policy(images.pixels, gray=images.gray) if config.policy == policies.AUTO else config.policy
+    return Augmenter(images.gray, policies.POLICIES[name])
+
+
+def open_pretraining(config: PretrainConfig, encoder: Encoder, images: ImageSet, devices: int = 1) -> Pretraining:
+    """The encoder under the configured method, its heads new."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        method = open_method(config, encoder, open_augmenter(config, images), devices)
+    return Pretraining(encoder, method, config)
+
+
 @dataclass(frozen=True)
 class _Job:
     """One run, from the images in memory to the published encoder."""
@@ -105,7 +119,7 @@ class _Job:
     def adapt(self, checkpoint: Checkpoint | None) -> Outcome:
         """Train (on), and keep the result if it is better than the initial encoder."""
         initial = {name: value.clone() for name, value in self.encoder.trunk.state_dict().items()}
-        module = self._open_module()
+        module = open_pretraining(self.config, self.encoder, self.images, self.devices)
         if checkpoint is None:
             plan, deadline = self._make_plan(module)
         else:
@@ -140,12 +154,6 @@ class _Job:
         counts = len(self.images.paths), len(self.images.skipped)
         seconds = time.monotonic() - self.started
         return Outcome(str(self.run), adapted, *counts, steps, planned, rate, seconds, precision, aligned)
-
-    def _open_module(self) -> Pretraining:
-        with torch.random.fork_rng():
-            torch.manual_seed(self.config.seed)
-            method = open_method(self.config, self.encoder, Augmenter(self.images.gray), self.devices)
-        return Pretraining(self.encoder, method, self.config)
 
     def _make_plan(self, module: Pretraining) -> tuple[Plan, float]:
         """The plan, and when training must end (on time.monotonic()) to leave time for the check after it."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from orinspect_edge_runtime import durable
 from orinspect_edge_runtime.errors import CheckFailed, InputError
-from orinspect_train.augment import flip, flips, jitter, normalise
+from orinspect_train.augment import Augmenter, flip, normalise
 from orinspect_train.config import make_config
 from orinspect_train.encoder import Encoder
 from orinspect_train.fake_quantisation import FakeInt8
@@ -112,7 +112,7 @@ class Distillation:
         self._teacher = copy.deepcopy(self._student)
         self._mean, self._std = (torch.tensor(values, device=self._device) for values in (mean, std))
         self._split: Split = images.split(share)
-        self._gray, self._seed = images.gray, seed
+        self._augmenter, self._seed = Augmenter(images.gray), seed
         few = self._frames(self._split.training[:MEASURED])
         self._rounded = FakeInt8(self._student, few)
         with torch.no_grad():
@@ -157,8 +157,10 @@ class Distillation:
     def _drawn(self, step: int) -> NDArray[np.uint8]:
         rng = np.random.default_rng([self._seed, DRAW_STREAM, step])
         drawn = self._split.training[rng.permutation(len(self._split.training))[:BATCH]]
-        turned = [flip(image, choice) for image, choice in zip(drawn, flips(len(drawn), rng), strict=True)]
-        return jitter(np.stack(turned).astype(np.uint8), rng, gray=self._gray)
+        turned = [
+            flip(image, choice) for image, choice in zip(drawn, self._augmenter.flips(len(drawn), rng), strict=True)
+        ]
+        return self._augmenter.jitter(np.stack(turned).astype(np.uint8), rng)
 
     def _frames(self, pixels: NDArray[np.uint8]) -> Tensor:
         return normalise(torch.from_numpy(np.ascontiguousarray(pixels)).to(self._device), self._mean, self._std)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from orinspect_train.augment import normalise
 from orinspect_train.batch_norm import share_statistics
 from orinspect_train.batches import Batches
 from orinspect_train.checkpoint import Checkpoint, Plan, write_checkpoint
-from orinspect_train.config import PretrainConfig
+from orinspect_train.config import BY_DEVICE, BY_TIME, PretrainConfig
 from orinspect_train.depthwise import Float32WeightGradient
 from orinspect_train.encoder import Encoder, normalisation
 from orinspect_train.health import Watch, examine
@@ -31,6 +32,10 @@ from orinspect_train.run_folder import CHECKPOINT, METRICS
 LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 # No more of a short run than this goes into warming up.
 MOST_WARMUP = 0.2
+# Work that a killed run may lose.
+CHECKPOINT_SECONDS = 30
+# A fast card is fed by so many processes at most.
+MOST_WORKERS = 16
 Report = Callable[[float, str], None]
 
 
@@ -87,7 +92,9 @@ class Pretraining(pl.LightningModule):
             {"params": _trained(self.encoder), "lr": self.config.learning_rate},
             {"params": _trained(self.heads), "lr": self.config.head_learning_rate},
         ]
-        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], weight_decay=self.config.weight_decay)
+        optimizer = torch.optim.AdamW(
+            [g for g in groups if g["params"]], weight_decay=self.config.weight_decay, fused=True
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate_at(self.first_step + step))
         if self.optimizer_state is not None:
             rates = [group["lr"] for group in optimizer.param_groups]
@@ -119,13 +126,13 @@ class Keeper(pl.Callback):
     report: Report | None = None
 
     def __post_init__(self) -> None:
-        self.started = time.monotonic()
+        self.started = self.saved = time.monotonic()
         self.watch = Watch(grace_steps=min(self.config.warmup_steps, self.plan.steps // 2))
         self.stopped_early = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The clock starts with the first step."""
-        self.started = time.monotonic()
+        self.started = self.saved = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -140,13 +147,18 @@ class Keeper(pl.Callback):
             self._log(trainer, module, step, loss, outputs["embeddings"])
         if not is_last and time.monotonic() > self.deadline:
             self.stopped_early = trainer.should_stop = True
-        if step % self.config.checkpoint_every == 0 or is_last or self.stopped_early:
+        if self._is_due(step) or is_last or self.stopped_early:
             self._save(trainer, module, step)
 
     @property
     def seconds(self) -> float:
         """Spent on all steps so far."""
         return self.first_seconds + time.monotonic() - self.started
+
+    def _is_due(self, step: int) -> bool:
+        if self.config.checkpoint_every == BY_TIME:
+            return time.monotonic() - self.saved > CHECKPOINT_SECONDS
+        return step % self.config.checkpoint_every == 0
 
     def _log(self, trainer: pl.Trainer, module: Pretraining, step: int, loss: float, embeddings: Tensor) -> None:
         health = examine(embeddings)
@@ -166,6 +178,7 @@ class Keeper(pl.Callback):
             (optimizer,) = trainer.optimizers
             state = Checkpoint(self.plan, step, self.seconds, module.state_dict(), optimizer.state_dict())
             write_checkpoint(self.run / CHECKPOINT, state)
+        self.saved = time.monotonic()
 
 
 def describe(row: metrics_log.Row) -> str:
@@ -203,10 +216,17 @@ def train(module: Pretraining, pixels: Any, keeper: Keeper, *, accelerator: str)
                 enable_progress_bar=False,
                 enable_model_summary=False,
             )
-            trainer.fit(module, batches.loader(config.workers))
+            trainer.fit(module, batches.loader(worker_count(config, accelerator), pin=accelerator == "gpu"))
     except SystemExit as error:
         # The trainer ends the process on ctrl-C, with the exit code that means a failed check here.
         raise KeyboardInterrupt from error
+
+
+def worker_count(config: PretrainConfig, accelerator: str) -> int:
+    """Processes that render batches: on a processor none, since training takes all of it; for a GPU all other cores."""
+    if config.workers != BY_DEVICE:
+        return config.workers
+    return 0 if accelerator == "cpu" else min(MOST_WORKERS, max(1, len(os.sched_getaffinity(0)) - 1))
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ class Augmenter:
     def flips(self, count: int, rng: Rng) -> NDArray[np.bool_]:
         """bool [count, 2]: whether to mirror each image upside down, and left to right, where the policy permits it."""
         permitted = np.array([self.policy.upside_down, self.policy.left_right])
-        return (rng.random((count, 2)) < 0.5) & permitted
+        return np.asarray((rng.random((count, 2)) < 0.5) & permitted)
 
     def jitter(self, pixels: Pixels, rng: Rng) -> Pixels:
         """Colours, blur and noise by the policy; uint8 [B, H, W, 3] in and out, nothing moves."""
@@ -152,7 +152,8 @@ def _tint(policy: Policy, count: int, rng: Rng) -> Tensor:
     inner[:, 1, 1] = inner[:, 2, 2] = torch.cos(angle) * saturation[:, 0, 0]
     inner[:, 2, 1] = torch.sin(angle) * saturation[:, 0, 0]
     inner[:, 1, 2] = -inner[:, 2, 1]
-    return RGB @ inner @ YIQ
+    tint: Tensor = RGB @ inner @ YIQ
+    return tint
 
 
 def blur(values: Tensor, chance: float, largest_sigma: float, rng: Rng) -> None:

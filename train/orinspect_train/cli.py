@@ -19,11 +19,15 @@ PATH = click.Path(path_type=Path)
 
 @click.command()
 @click.argument("data", type=PATH)
-@click.option("--out", "run", type=PATH, required=True, help="Folder of the run.")
+@click.option("--out", "run", type=PATH, help="Folder of the run.")
 @click.option("--config", "config_file", type=PATH, help="TOML file; the options here go before what it says.")
 @click.option("--method", help="synthetic_defects (default), vicreg, simclr or barlow_twins.")
 @click.option("--encoder", help="A timm model  [default: tf_efficientnet_lite0]")
 @click.option("--init", help="imagenet (default), scratch, or a .safetensors file.")
+@click.option(
+    "--policy", help="What images may undergo: auto (default), gray, texture, object, photo, ...: train/README.md"
+)
+@click.option("--preview", type=PATH, help="Only write a sheet (PNG) of what the method would be shown.")
 @click.option("--epochs", type=int, help="Passes over the images; 0 publishes the encoder as it starts.")
 @click.option("--minutes", type=float, help="Wall clock of the whole run instead of epochs  [default: 4]")
 @click.option("--size", type=int, help="Side of the frames in pixels, a multiple of 32  [default: 192]")
@@ -34,8 +38,9 @@ PATH = click.Path(path_type=Path)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
 def pretrain(
     data: Path,
-    run: Path,
+    run: Path | None,
     config_file: Path | None,
+    preview: Path | None,
     devices: int,
     resume: bool,
     force: bool,
@@ -46,6 +51,7 @@ def pretrain(
 
     \b
     Example:  orinspect pretrain good_images/ --out runs/bracket --minutes 10
+              orinspect pretrain good_images/ --preview sheet.png --method simclr
     """
     import time
 
@@ -54,8 +60,13 @@ def pretrain(
 
     if resume and force:
         raise click.UsageError("--resume goes on with the run, --force throws it away: pass one of them")
-    check_folder(run, resume=resume, force=force)
     given = {name: value for name, value in options.items() if value is not None}
+    if preview is not None:
+        _preview(data, preview, _configured(config_file, given))
+        return
+    if run is None:
+        raise click.UsageError("pass --out RUN, or --preview FILE to look at what training would be shown")
+    check_folder(run, resume=resume, force=force)
     config = _resumed(run, config_file, given) if resume else _configured(config_file, given)
     from orinspect_train.pretrain import pretrain as carry_out
 
@@ -64,6 +75,14 @@ def pretrain(
             data, run, config, resume=resume, force=force, devices=devices, started=started, report=report
         )
     _tell(outcome, as_json)
+
+
+def _preview(data: Path, file: Path, config: PretrainConfig) -> None:
+    from orinspect_train.pretrain import preview
+
+    with _progress() as report:
+        policy = preview(data, file, config, report)
+    click.echo(f"{file}: method {config.method}, policy {policy}")
 
 
 def _configured(file: Path | None, given: dict[str, Any]) -> PretrainConfig:
@@ -103,6 +122,9 @@ def _progress() -> Iterator[Report]:
         tasks: dict[str, Any] = {}
 
         def report(stage: str, share: float, text: str) -> None:
+            if stage == "policy":
+                progress.console.print(text, style="yellow", highlight=False)
+                return
             if stage not in tasks:
                 tasks[stage] = progress.add_task(stage, total=1.0, text="")
             progress.update(tasks[stage], completed=share, text=text)

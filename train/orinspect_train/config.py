@@ -36,6 +36,8 @@ METHOD_NAMES = (
     "jigsaw",
     "distillation",
 )
+# Those that ask two views of an image to agree.
+VIEW_METHODS = ("vicreg", "simclr", "barlow_twins", "moco_v2", "densecl", "byol", "dino")
 PRECISIONS = ("auto", "fp32", "bf16")
 STATISTICS = ("auto", "frozen", "trained")
 # Strides of the trunks divide the image; 32 is the deepest.

@@ -31,7 +31,8 @@ class Policy:
 
     suits: what it is meant for. smallest_crop: least share of the area that a view shows. upside_down, left_right:
     whether mirror images are as good. quarter_turns, any_turn: whether turns by 90 degrees, or by any angle, are.
-    brightness, contrast, saturation: largest relative change; hue: largest turn of the colour circle, as a share of it.
+    brightness: largest change, as a share of the whole range. contrast, saturation: largest relative change.
+    hue: largest turn of the colour circle, as a share of it.
     colourless: chance that the colours go. noise_levels: largest standard deviation of sensor noise, gray levels.
     blur, blur_sigma: its chance, and its largest sigma as a share of the side. cut_out: largest share of the area that
     is painted over.
@@ -70,7 +71,7 @@ POLICIES: dict[str, Policy] = {
         "parts that hide one another", 0.4, upside_down=True, left_right=True, any_turn=True, saturation=0.1, cut_out=0.2
     ),
     "photo": Policy(
-        "varied photographs: SimCLR's own (Chen et al. 2020, arXiv 2002.05709)", 0.2, left_right=True, brightness=0.4,
+        "varied photographs: SimCLR's own (Chen et al. 2020, arXiv 2002.05709)", 0.2, left_right=True, brightness=0.2,
         contrast=0.4, saturation=0.4, hue=0.1, colourless=0.2, noise_levels=0.0, blur=0.5, blur_sigma=0.009,
     ),
 }  # fmt: skip

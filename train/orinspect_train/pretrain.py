@@ -17,14 +17,18 @@ from orinspect_train import alignment, budget, metrics_log, policies
 from orinspect_train.alignment import Alignment
 from orinspect_train.augment import Augmenter
 from orinspect_train.checkpoint import Checkpoint, Plan, read_checkpoint
-from orinspect_train.config import BY_INIT, BY_MINUTES, PretrainConfig
+from orinspect_train.config import BY_INIT, BY_MINUTES, VIEW_METHODS, PretrainConfig
 from orinspect_train.encoder import Encoder, freeze_stages, normalisation
 from orinspect_train.images import ImageSet, read_images
 from orinspect_train.methods import complete, open_method
+from orinspect_train.preview import write_preview
 from orinspect_train.run import encoder_record, load_imagenet, load_weights, save_encoder, save_weights
 from orinspect_train.run_folder import CHECKPOINT, DROPPED, METRICS, check_folder, start_folder
+from orinspect_train.survival import measure_survival
 from orinspect_train.training import Keeper, Pretraining, train
 
+# Enough to tell their kind by; a preview is to be there at once.
+PREVIEW_IMAGES = 64
 # Called with the name of a stage, the share of it that is done, and what there is to say.
 Report = Callable[[str, float, str], None]
 
@@ -69,6 +73,9 @@ def pretrain(
     images = read_images(data, config, lambda share: report("images", share, ""))
     if not resume:
         start_folder(run, config, images.skipped)
+    warning = warn_of_policy(config, images) if config.epochs != 0 else None
+    if warning:
+        report("policy", 1.0, warning)
     job = _Job(run, config, images, encoder, devices, accelerator, started, report)
     if config.epochs == 0:
         return job.publish(None, {}, adapted=False)
@@ -89,10 +96,37 @@ def open_encoder(config: PretrainConfig) -> Encoder:
     return encoder
 
 
+def policy_of(config: PretrainConfig, images: ImageSet) -> str:
+    """The name of the configured policy, or of the one that suits the images."""
+    return policies.choose_policy(images.pixels, gray=images.gray) if config.policy == policies.AUTO else config.policy
+
+
 def open_augmenter(config: PretrainConfig, images: ImageSet) -> Augmenter:
-    """The configured policy, or the one that suits the images."""
-    name = policies.choose_policy(images.pixels, gray=images.gray) if config.policy == policies.AUTO else config.policy
-    return Augmenter(images.gray, policies.POLICIES[name])
+    """What the images may undergo."""
+    return Augmenter(images.gray, policies.POLICIES[policy_of(config, images)])
+
+
+def warn_of_policy(config: PretrainConfig, images: ImageSet) -> str | None:
+    """One line when the method compares views and the policy hides in them what defects would be."""
+    if config.method not in VIEW_METHODS:
+        return None
+    survival = measure_survival(open_augmenter(config, images), images.pixels, config.seed)
+    return survival.warning(policy_of(config, images))
+
+
+def preview(data: Path, file: Path, config: PretrainConfig, report: Report = lambda stage, share, text: None) -> str:
+    """Write a sheet of what the method would be shown of the images below `data`; returns the policy's name.
+
+    Raises InputError (images, or a file that cannot be written) and ConfigError.
+    """
+    config = dataclasses.replace(complete(config), max_images=min(config.max_images, PREVIEW_IMAGES))
+    encoder = open_encoder(dataclasses.replace(config, init="scratch"))
+    images = read_images(data, config, lambda share: report("images", share, ""))
+    write_preview(file, open_pretraining(config, encoder, images).method, images.pixels, config.seed)
+    warning = warn_of_policy(config, images)
+    if warning:
+        report("policy", 1.0, warning)
+    return policy_of(config, images)
 
 
 def open_pretraining(config: PretrainConfig, encoder: Encoder, images: ImageSet, devices: int = 1) -> Pretraining:

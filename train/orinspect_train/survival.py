@@ -7,6 +7,7 @@ that make two views of an image agree teach the encoder to ignore what one view 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,15 @@ Pixels = NDArray[np.uint8]
 
 SURVIVAL_STREAM = 6
 MOST_IMAGES, DRAWS = 16, 2
-# Of the contrast. On solar cells the policies for inspection leave .74 and more of the most hidden kind (crops miss some
-# defects), SimCLR's own .62.
-LEAST_SHARE = 0.7
+# Of the contrast, mean of the kinds. On solar cells the policies for inspection leave .86 and more (crops miss some
+# defects), SimCLR's own .70 to .81.
+LEAST_SHARE = 0.84
 # What hides, by what it is called, and the fields that switch it off.
-HIDING = {"crops": {"smallest_crop": 1.0}, "blur": {"blur": 0.0}, "cut-out": {"cut_out": 0.0}}
+HIDING: dict[str, dict[str, Any]] = {
+    "crops": {"smallest_crop": 1.0},
+    "blur": {"blur": 0.0},
+    "cut-out": {"cut_out": 0.0},
+}
 
 
 @dataclass(frozen=True)
@@ -34,32 +39,36 @@ class Survival:
     costs: dict[str, float]
 
     @property
+    def mean(self) -> float:
+        """Over the kinds."""
+        return sum(self.shares.values()) / len(self.shares)
+
+    @property
     def worst(self) -> str:
         """The kind of defect that is hidden most."""
         return min(self.shares, key=lambda kind: self.shares[kind])
 
     def warning(self, policy: str) -> str | None:
         """One line for the user, or None when the defects stay visible."""
-        share = self.shares[self.worst]
-        if share >= LEAST_SHARE:
+        if self.mean >= LEAST_SHARE:
             return None
         costs = sorted(self.costs.items(), key=lambda item: -item[1])
         causes = ", ".join(f"{name} {100 * cost:.0f}" for name, cost in costs if cost > 0.02)
         return (
-            f"policy {policy} hides defects: {100 * share:.0f} % of the contrast of drawn defects ({self.worst}) is left in a "
-            f"view (points lost to {causes}); see --preview, and choose another --policy if your defects are like that"
+            f"policy {policy} hides defects: {100 * self.mean:.0f} % of the contrast of drawn ones is left in a view, "
+            f"{100 * self.shares[self.worst]:.0f} % of a {self.worst}'s "
+            f"(points lost to {causes}); see --preview, and choose another --policy if your defects are like that"
         )
 
 
 def measure_survival(augmenter: Augmenter, pixels: Pixels, seed: int) -> Survival:
     """The survival of drawn defects on uint8 [N, H, W, 3] (some of them are used)."""
     shares = {kind: _share(augmenter, pixels, kind, seed) for kind in PROBE_DEFECTS}
-    worst = min(shares, key=lambda kind: shares[kind])
-    costs = {}
-    for name, off in HIDING.items() if shares[worst] < LEAST_SHARE else ():
+    found = Survival(shares, {})
+    for name, off in HIDING.items() if found.mean < LEAST_SHARE else ():
         without = replace(augmenter, policy=replace(augmenter.policy, **off))
-        costs[name] = _share(without, pixels, worst, seed) - shares[worst]
-    return Survival(shares, costs)
+        found.costs[name] = _share(without, pixels, found.worst, seed) - shares[found.worst]
+    return found
 
 
 def _share(augmenter: Augmenter, pixels: Pixels, kind: str, seed: int) -> float:

@@ -6,7 +6,11 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.14.1 torchvision==0.29.1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint unit wheel device-pythons clean
+# What some tests run against: a broker, a camera server, a browser, a scraper. Without one of them its tests say so and are skipped.
+DEBIAN := mosquitto prometheus chromium chromium-driver fonts-dejavu-core \
+  gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gir1.2-gst-rtsp-server-1.0 python3-gi
+
+.PHONY: demo test lint unit wheel device-pythons peers clean
 
 demo: $(VENV)/.demo
 	$(BIN)/orinspect demo
@@ -47,8 +51,7 @@ unit: $(VENV)/.pycuda
 	  echo 'NOT TESTED: the dashboard in a browser, because there is no chromium (apt install chromium chromium-driver)'
 	@command -v promtool >/dev/null || \
 	  echo 'NOT TESTED: /metrics with a real Prometheus, because there is none (apt install prometheus)'
-	$(BIN)/coverage run -m pytest
-	$(BIN)/coverage report --skip-empty
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --cov --cov-report term:skip-covered
 
 # The built wheel in a clean venv without torch and onnx: what a board gets.
 wheel: $(VENV)/.dev
@@ -57,6 +60,11 @@ wheel: $(VENV)/.dev
 # The same on the Pythons of JetPack 6 and 7, where they are installed:  make device-pythons PYTHONS='python3.10 python3.12'
 device-pythons: $(VENV)/.dev
 	for python in $(PYTHONS); do $(BIN)/python tests/wheel.py $$python || exit 1; done
+
+# As root, on Debian or Ubuntu.
+peers:
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(DEBIAN) >/dev/null
 
 clean:
 	rm -rf $(VENV) .venv-wheel* demo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICE_TESTS = ("tests/edge_runtime", "tests/jetson")
-TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis", "scikit-learn")
+TEST_TOOLS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "scikit-learn")
 FORBIDDEN = ("torch", "torchvision", "onnx", "timm", "lightly", "pytorch_lightning")
 
 
@@ -35,7 +35,7 @@ def main(python: str) -> None:
         run(clean, "-c", absent)
         # Copied away from the sources, so that only the wheel's code can be imported.
         run("cp", "-r", ROOT / "tests", ROOT / "pyproject.toml", folder)
-        run(clean, "-m", "pytest", "-q", *DEVICE_TESTS, cwd=folder)
+        run(clean, "-m", "pytest", "-q", "--numprocesses", "auto", "--dist", "loadfile", *DEVICE_TESTS, cwd=folder)
 
 
 if __name__ == "__main__":

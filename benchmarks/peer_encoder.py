@@ -16,12 +16,10 @@ from orinspect_edge_runtime.heads import HEADS
 from orinspect_edge_runtime.manifest import EncoderSpec
 from orinspect_edge_runtime.preprocess import PreprocessSpec
 from orinspect_export.bundle_writer import write_bundle
-from orinspect_export.exporter import ExportOptions
 from orinspect_export.golden import golden_arrays, golden_of_precision, to_npz
 from orinspect_export.graph import EncoderGraph, FrameEncoder, fold, trace
 from orinspect_export.head_graph import attach_head, graph_spec
-from orinspect_export.images import ExportImages
-from orinspect_export.lowering import CANDIDATES
+from orinspect_export.int8_cpu import CpuQuantiser
 from orinspect_train.encoder import Encoder
 from orinspect_train.run import load_imagenet
 
@@ -59,7 +57,7 @@ class PeerEncoder(nn.Module):
 def make_bundle(name: str, size: int, frames: Any, folder: Path) -> tuple[Bundle, Path]:
     """A bundle with fp32 and int8-cpu of the encoder, and the file of its weights.
 
-    frames: uint8 [n, size, size, 3], n >= 160, good images: for batch statistics and calibration.
+    frames: uint8 [n, size, size, 3], good images: for batch statistics and calibration.
     """
     encoder = PeerEncoder(name, size, frames)
     weights = folder / "weights.safetensors"
@@ -68,17 +66,15 @@ def make_bundle(name: str, size: int, frames: Any, folder: Path) -> tuple[Bundle
     spec = EncoderSpec(name, "fixed", "none", MEAN, STD, STAGES, (size // 8,) * 2, sum(channels), channels[-1])
     preprocess = PreprocessSpec(size, size)
     graph = EncoderGraph(fold(trace(FrameEncoder(encoder, MEAN, STD).eval(), preprocess), name), spec, preprocess)
-    images = ExportImages(frames[:64], frames[64:160], ("good",) * 64, ())
     # Every layer in INT8: what `orinspect export --labelled` arrives at for ResNet-18 (benchmarks/int8_cpu.py).
-    candidate, _ = CANDIDATES["int8-cpu"](graph.model, images, ExportOptions(("int8-cpu",)), {})
-    models = {"fp32": graph.model, "int8-cpu": candidate.build(())}
+    models = {"fp32": graph.model, "int8-cpu": CpuQuantiser(graph.model, frames).build()}
     graphs = {
         (head, p): attach_head(m, head, spec, preprocess).SerializeToString()
         for p, m in models.items()
         for head in HEADS
     }
     made = {p: {h: (graphs[h, p], graph_spec(h, p, spec, preprocess)) for h in HEADS} for p in models}
-    golden = golden_arrays(made["fp32"], spec, images.calibration, 0)
+    golden = golden_arrays(made["fp32"], spec, frames[:64], 0)
     golden |= golden_of_precision(golden, made["int8-cpu"])
     write_bundle(
         folder / "bundle",

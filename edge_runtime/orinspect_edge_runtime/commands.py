@@ -78,12 +78,17 @@ def fit(bundle: Path, normal_dir: Path, recipe: str, mask: Path | None, as_json:
         fitted = fit_recipe(opened, frames, recipe, chosen, progress=show, mask=region)
     opened.add_recipe(fitted)
     _warn_skipped([s.reason for s in skipped])
+    bank = _bank_of(fitted.arrays)
     if as_json:
         hidden = ("arrays", "calibration_scores", "calibration_images", "images", "edits")
-        _print_json({f.name: getattr(fitted, f.name) for f in dataclasses.fields(fitted) if f.name not in hidden})
+        shown = {f.name: getattr(fitted, f.name) for f in dataclasses.fields(fitted) if f.name not in hidden}
+        _print_json(shown | bank)
         return
     kinds = " + ".join(str(n) for n in fitted.group_sizes)
     click.echo(f"recipe {fitted.name}: {fitted.scorer} {fitted.precision}, {fitted.good_images} good images ({kinds})")
+    if bank:
+        radius = " and ".join(f"{value:.2f}" for value in bank["bank_radius"])
+        click.echo(f"memory bank of {bank['bank_rows']} patches; covering radius {radius}")
     click.echo(f"threshold {fitted.threshold:.3f}: {fitted.false_alarm_note}")
     if fitted.review_threshold is not None:
         click.echo(
@@ -92,6 +97,13 @@ def fit(bundle: Path, normal_dir: Path, recipe: str, mask: Path | None, as_json:
     if region is not None:
         click.echo(f"mask: {region.mean():.0%} of the picture is inspected, {fitted.arrays['inspected'].sum()} patches")
     click.echo(f"fitted on {fitted.backend}")
+
+
+def _bank_of(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Size and covering radii of a recipe's memory bank, empty when it has none."""
+    if "bank_radius" not in arrays:
+        return {}
+    return {"bank_rows": arrays["bank"].shape[1], "bank_radius": arrays["bank_radius"].tolist()}
 
 
 @click.command()

@@ -214,7 +214,7 @@ def test_fit_then_score_then_evaluate(orinspect: Run, bundle: Path, pictures: Pa
 
 def test_the_same_in_words(orinspect: Run, bundle: Path, pictures: Path) -> None:
     fit = orinspect("fit", bundle, pictures / "train/good", "--groups", "1")
-    assert fit.out.startswith("recipe default: patchcore fp32, 24 good images (24)\nthreshold ")
+    assert fit.out.startswith("recipe default: patchcore fp32, 24 good images (24)\nmemory bank of ")
     score = orinspect("score", bundle, pictures / "test/blot/00.png")
     assert score.out.split()[0] == "ANOMALOUS"
     assert "image AUROC 1.0000" in orinspect("evaluate", bundle, pictures).out

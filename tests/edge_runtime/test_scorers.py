@@ -59,7 +59,7 @@ def test_arrays_are_the_head_inputs(name: str) -> None:
         assert array.flags.c_contiguous
         expected = [sizes.get(d, array.shape[-1]) if isinstance(d, str) else d for d in spec.shape]
         assert list(array.shape) == expected
-    assert set(arrays) == ({"bank_origin"} if name == "patchcore" else set())
+    assert set(arrays) == ({"bank_origin", "bank_radius"} if name == "patchcore" else set())
 
 
 @pytest.mark.parametrize("name", SCORERS)
@@ -137,6 +137,16 @@ def test_patchcore_bank_layout_and_origin() -> None:
     expected = np.where(np.arange(GROUPS)[:, None] == owner, 0, -OTHER_GROUP_PENALTY)
     np.testing.assert_array_equal(bank[DIM + 1 :], expected)
     assert len(np.unique(origin, axis=0)) == 40
+
+
+def test_patchcore_states_the_radius_of_its_bank() -> None:
+    embeddings, patches, groups = good()
+    arrays = PatchCore(coreset=0.1, fewest_rows=15).fit(embeddings, patches, groups, GROUPS, seed=1)
+    for group in range(GROUPS):
+        z = ((patches[groups == group] - arrays["patch_mean"]) @ arrays["patch_projection"]).reshape(-1, DIM)
+        rows = arrays["bank"][:DIM, arrays["bank"][DIM + 1 + group] == 0].T
+        nearest = np.linalg.norm(z[:, None] - rows[None], axis=2).min(axis=1)
+        np.testing.assert_allclose(arrays["bank_radius"][group], nearest.max(), rtol=1e-3)
 
 
 def test_patchcore_knows_its_own_patches() -> None:

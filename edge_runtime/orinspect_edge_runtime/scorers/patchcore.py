@@ -46,21 +46,22 @@ class PatchCore:
         seed: int = 0,
         progress: Callable[[float], None] | None = None,
     ) -> dict[str, NDArray[Any]]:
-        """`patch_mean` [D], `patch_projection` [D, D], `bank` [D + 1 + G, M], all float32, and the rows' origin.
+        """`patch_mean` [D], `patch_projection` [D, D], `bank` [D + 1 + G, M], all float32, and two that no graph takes.
 
-        `bank_origin`, int32 [M, 2]: image number and patch number of each row; it is not an input of the graph. Rows
-        are ordered by group and, within one, so that any prefix is the best smaller bank.
+        `bank_origin`, int32 [M, 2]: image number and patch number of each row. `bank_radius`, float32 [G]: the largest
+        distance of a group's patch, of those the rows were picked from, to its nearest row. Rows are ordered by group and, within one, so that any prefix is the best smaller bank.
         """
         whitening = fit_whitening(_chunks(patches))
         rng = np.random.default_rng(seed)
-        rows, origins, owners = [], [], []
+        rows, origins, owners, radii = [], [], [], []
         for group in range(n_groups):
             origin = self._subsample(members(groups, group), patches.shape[1], rng)
             chosen = whitening(patches[origin[:, 0], origin[:, 1]])
             count = min(len(chosen), max(self.fewest_rows, round(self.coreset * len(chosen))))
-            picks = greedy_k_centre(chosen, count, seed=seed, progress=_part(progress, group, n_groups)).indices
-            rows.append(chosen[picks])
-            origins.append(origin[picks])
+            picked = greedy_k_centre(chosen, count, seed=seed, progress=_part(progress, group, n_groups))
+            rows.append(chosen[picked.indices])
+            origins.append(origin[picked.indices])
+            radii.append(picked.radius)
             owners.append(np.full(count, group))
         bank = bank_columns(np.concatenate(rows), np.concatenate(owners), n_groups)
         return {
@@ -68,6 +69,7 @@ class PatchCore:
             "patch_projection": whitening.projection,
             "bank": bank,
             "bank_origin": np.concatenate(origins).astype(np.int32),
+            "bank_radius": np.array(radii, np.float32),
         }
 
     def _subsample(self, images: NDArray[np.intp], positions: int, rng: np.random.Generator) -> NDArray[np.intp]:

@@ -110,6 +110,23 @@ def test_features_that_are_no_numbers_give_no_score(real_bundle: Path) -> None:
         assert np.isnan(anomaly_map).all()
 
 
+@pytest.mark.parametrize("odd", ["no rows in a group", "a row that is no number", "a whitening that is none"])
+def test_odd_recipes_are_left_to_the_graph(real_bundle: Path, odd: str) -> None:
+    bundle, recipe = Bundle.open(real_bundle), arrays(searching.FEWEST_ROWS)
+    if odd == "no rows in a group":
+        recipe["bank"][5] = -OTHER_GROUP_PENALTY
+    elif odd == "a row that is no number":
+        recipe["bank"][1, 7] = np.nan
+    else:
+        recipe["patch_projection"][0, 0] = np.inf
+    spec = bundle.manifest.graphs[0]
+    with open_backend(bundle.read(spec.file), spec, threads=1) as backend:
+        plain = backend.description
+        backend.set_inputs(recipe)
+        assert backend.description == plain
+        backend.run(frames()[:1])
+
+
 @pytest.mark.parametrize(
     ("size", "positions", "grid"),
     [((224, 224), 784, (28, 28)), ((64, 128), 32, (4, 8)), ((96, 96), 35, None), ((96, 160), 15, (3, 5))],

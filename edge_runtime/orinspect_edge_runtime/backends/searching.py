@@ -85,7 +85,7 @@ class SearchingBackend:
     def _divided(self, arrays: Arrays, inspected: NDArray[np.bool_] | None) -> tuple[Arrays, Bank | None]:
         """What the graph gets, and the bank that is searched here: all and none when the bank is a small one."""
         check_inputs(arrays, self._spec.inputs)
-        if arrays["bank"].shape[1] < FEWEST_ROWS or grid_of(self._spec) is None:
+        if not _is_worthwhile(arrays, self._spec):
             return arrays, None
         return {**arrays, "bank": arrays["bank"][:, :1]}, Bank(arrays, self._spec, inspected)
 
@@ -134,6 +134,14 @@ class Bank:
             scores, searched = np.full(len(patches), scores.min(), np.float32), scores
             scores[self._inspected] = searched
         return float(scores.max()), self._tall @ scores.reshape(self._grid) @ self._wide.T
+
+
+def _is_worthwhile(arrays: Arrays, spec: GraphSpec) -> bool:
+    """Whether a bank is large enough; what is odd (a group without rows, values that are no numbers) the graph judges."""
+    bank = arrays["bank"]
+    reachable = bank[arrays["patch_mean"].shape[0] + 1 :] == 0
+    whole = grid_of(spec) is not None and bool(reachable.any(axis=1).all())
+    return bank.shape[1] >= FEWEST_ROWS and whole and all(bool(np.isfinite(array).all()) for array in arrays.values())
 
 
 def grid_of(spec: GraphSpec) -> tuple[int, int] | None:

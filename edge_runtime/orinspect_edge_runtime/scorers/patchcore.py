@@ -49,7 +49,8 @@ class PatchCore:
         """`patch_mean` [D], `patch_projection` [D, D], `bank` [D + 1 + G, M], all float32, and two that no graph takes.
 
         `bank_origin`, int32 [M, 2]: image number and patch number of each row. `bank_radius`, float32 [G]: the largest
-        distance of a group's patch, of those the rows were picked from, to its nearest row. Rows are ordered by group and, within one, so that any prefix is the best smaller bank.
+        distance of a group's patch, of those the rows were picked from, to its nearest row when it was fitted. Rows are
+        ordered by group and, within one, so that any prefix is the best smaller bank.
         """
         whitening = fit_whitening(_chunks(patches))
         rng = np.random.default_rng(seed)

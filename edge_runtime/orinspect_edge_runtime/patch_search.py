@@ -56,7 +56,7 @@ class PatchSearch:
     def __init__(self, rows: Floats, *, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
         self._centre = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-        centred = rows - self._centre
+        centred = np.subtract(rows, self._centre, order="C")
         self._directions = _main_directions(centred[_sample(rng, len(rows), SAMPLE)])
         sketches = self._sketch(centred)
         centres = _k_means(sketches, max(1, round(len(rows) ** 0.5)), rng)

@@ -110,7 +110,7 @@ class Bank:
         bank, dim = np.asarray(arrays["bank"], np.float32), arrays["patch_mean"].shape[0]
         reachable = bank[dim + 1 :] == 0
         self.size = bank.shape[1]
-        self._searches = [PatchSearch(np.ascontiguousarray(bank[:dim, own].T)) for own in reachable]
+        self._searches = [PatchSearch((bank[:dim] if own.all() else bank[:dim, own]).T) for own in reachable]
         mean, projection, bias = (np.asarray(arrays[f"group_{name}"]) for name in ("mean", "projection", "bias"))
         self._groups = Groups(mean, projection, bias, np.zeros(0, np.intp))
         self._offset, self._scale = arrays["score_offset"], arrays["score_scale"]

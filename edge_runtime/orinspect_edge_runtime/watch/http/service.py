@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import logging
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -31,6 +32,7 @@ from orinspect_edge_runtime.watch.trigger import Trigger
 if TYPE_CHECKING:
     from orinspect_edge_runtime.watch.loop import Watch
 
+LOG = logging.getLogger("orinspect.watch")
 PACKAGES = ("starlette", "uvicorn", "python_multipart", "prometheus_client")
 # Threads for whatever reads a disk or computes: enough for a page, too few to crowd the line out.
 THREADS = 4
@@ -45,6 +47,7 @@ class Service:
             if importlib.util.find_spec(name) is None:
                 raise ModuleNotFoundError(name=name)
         self.config, self._watch, self.door = config, watch, Door(config.token)
+        _check_certificate(config)
         folder, bundle = Path(config.folder), Path(watch.config.recipe.bundle)
         _make(folder)
         self.kept_frames = KeptFrames(folder / "frames.sqlite", config.kept_frames)
@@ -98,18 +101,20 @@ class Service:
         }
 
     def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception:
+            LOG.exception("the dashboard ended; the line goes on without it")
+
+    def _serve(self) -> None:
         import uvicorn
-        from h11 import LocalProtocolError
-        from starlette.requests import ClientDisconnect
 
         from orinspect_edge_runtime.watch.http.app import make_app
         from orinspect_edge_runtime.watch.http.metrics import Metrics
         from orinspect_edge_runtime.watch.http.stream import Stream
 
-        # Who breaks off or breaks the protocol is no error of ours: the log must not grow by what strangers send.
-        strangers = (ClientDisconnect, LocalProtocolError)
         logging.getLogger("uvicorn.error").addFilter(
-            lambda record: not (record.exc_info and isinstance(record.exc_info[1], strangers))
+            lambda record: not (record.exc_info and is_strange(record.exc_info[1]))
         )
         self.metrics = Metrics(self._watch, self.window)
         self.stream = Stream(self.window, self.status, lambda: self._closing)
@@ -133,13 +138,26 @@ class Service:
         self._server.should_exit = self._closing
         # After inference the loop must not wait 5 ms, Python's default, for this thread to let go of the interpreter.
         sys.setswitchinterval(0.0005)
-        asyncio.run(self._serve())
+        asyncio.run(self._answer())
 
-    async def _serve(self) -> None:
+    async def _answer(self) -> None:
         from anyio.to_thread import current_default_thread_limiter
 
+        def tell(loop: asyncio.AbstractEventLoop, trouble: dict[str, Any]) -> None:
+            if not is_strange(trouble.get("exception")):
+                loop.default_exception_handler(trouble)
+
+        asyncio.get_running_loop().set_exception_handler(tell)
         current_default_thread_limiter().total_tokens = THREADS
         await self._server.serve(sockets=[self._socket])
+
+
+def is_strange(error: BaseException | None) -> bool:
+    """Whether a visitor broke off or broke the protocol: no error of ours, and the log must not grow by strangers."""
+    from h11 import LocalProtocolError
+    from starlette.requests import ClientDisconnect
+
+    return isinstance(error, ClientDisconnect | LocalProtocolError)
 
 
 def listen(config: HttpConfig) -> socket.socket:
@@ -160,6 +178,17 @@ def listen(config: HttpConfig) -> socket.socket:
             f"cannot listen on {config.host}:{config.port} ({error.strerror or error}): choose another port in [http]"
         ) from error
     return opened
+
+
+def _check_certificate(config: HttpConfig) -> None:
+    if config.certificate:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.certificate, config.key)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(
+                f"[http] certificate {config.certificate} and key {config.key} cannot be used ({reason})"
+            ) from error
 
 
 def _make(folder: Path) -> None:

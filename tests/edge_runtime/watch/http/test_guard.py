@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import ssl
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
@@ -12,7 +16,7 @@ pytest.importorskip("starlette", reason="the extra `watch` is not installed")
 
 from site_of_tests import TOKEN
 
-from orinspect_edge_runtime.errors import ConfigError
+from orinspect_edge_runtime.errors import ConfigError, InputError
 from orinspect_edge_runtime.watch.config import HttpConfig
 from orinspect_edge_runtime.watch.http.guard import HEADERS
 from orinspect_edge_runtime.watch.http.session import COOKIE, LIFETIME_S, Door
@@ -124,6 +128,30 @@ def asked_as(site: Site, host: str) -> int:
     status = client.getresponse().status
     client.close()
     return status
+
+
+def test_https(open_site: Callable[..., Site], tmp_path: Path) -> None:
+    if which("openssl") is None:
+        pytest.skip("no openssl here to make a certificate")
+    pem, key = str(tmp_path / "c.pem"), str(tmp_path / "k.pem")
+    make = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
+    subprocess.run([*make, "-out", pem, "-keyout", key], check=True, capture_output=True)
+    site = open_site(token=TOKEN, certificate=pem, key=key)
+    trusted = ssl.create_default_context(cafile=pem)
+    client = http.client.HTTPSConnection("localhost", site.port, timeout=120, context=trusted)
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    client.request("POST", "/login", f"token={TOKEN}", form)
+    assert "Secure" in client.getresponse().headers["set-cookie"]
+    client.close()
+
+
+@pytest.mark.parametrize("name", ["none.pem", "absent.pem"])
+def test_a_certificate_that_is_none_is_said_at_the_start(
+    open_site: Callable[..., Site], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "none.pem").write_text("none")
+    with pytest.raises(InputError, match=rf"certificate .*{name} and key .* cannot be used"):
+        open_site(token=TOKEN, certificate=str(tmp_path / name), key=str(tmp_path / "none.pem"))
 
 
 def test_every_answer_has_the_headers(site: Site) -> None:

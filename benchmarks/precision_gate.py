@@ -101,12 +101,16 @@ def main() -> int:
 def tasks(*, quick: bool) -> Iterator[Task]:
     yield elpv()
     for kind in sorted(textures.KINDS)[: 1 if quick else None]:
-        made = textures.render(kind, SIZE["texture"], CALIBRATION + HELD_OUT, 2 * TEST)
-        yield Task(f"texture {kind}", made.good, made.test, made.masks.any(axis=(1, 2)), made.masks)
+        yield texture(kind)
     if FASHION.is_dir():
         yield from (fashion(label) for label in CLASSES[: 1 if quick else None])
     else:
         CONSOLE.print("NOT MEASURED: Fashion-MNIST (apt install dataset-fashion-mnist)")
+
+
+def texture(kind: str) -> Task:
+    made = textures.render(kind, SIZE["texture"], CALIBRATION + HELD_OUT, 2 * TEST)
+    return Task(f"texture {kind}", made.good, made.test, made.masks.any(axis=(1, 2)), made.masks)
 
 
 def elpv() -> Task:

@@ -158,11 +158,13 @@ CANDIDATES = {"fp16": _fp16, "int8": _int8, "int8-cpu": _int8_cpu}
 
 def _note(gated: Gated, candidate: Candidate, reasons: dict[str, str]) -> dict[str, Any]:
     """What the manifest and the report say of one precision."""
+    total = sum(candidate.work.values())
     return asdict(gated.agreement) | {
         "scored_images": gated.agreement.images,
         "naive": asdict(gated.naive),
         "layers": len(candidate.layers),
         "kept": gated.kept,
+        "kept_work": {layer: candidate.work[layer] / total for layer in gated.kept},
         "kept_in": KEPT_IN[candidate.precision],
         "warnings": reasons,
         "graphs_tried": gated.tried,

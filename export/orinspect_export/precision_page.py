@@ -36,7 +36,8 @@ def precision_page(encoder: str, parity: dict[str, Any], megabytes: dict[str, fl
 
 
 def _fact(name: str, row: dict[str, Any]) -> tuple[str, str]:
-    return f"{len(row['kept'])} of {row['layers']}", f"{name}: layers kept in {row['kept_in']}"
+    done = f"{row['lowered_work']:.0%} of the work is in {name}"
+    return f"{len(row['kept'])} of {row['layers']}", f"{name}: layers kept in {row['kept_in']}; {done}"
 
 
 def _figures(activations: dict[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -83,12 +84,15 @@ def _precision_table(rows: dict[str, Any], megabytes: dict[str, float]) -> Table
 
 
 def _kept_table(name: str, row: dict[str, Any]) -> Table:
-    body = tuple((layer, f"{effect:.4f}") for layer, effect in row["kept"].items())
+    work = row["kept_work"]
+    body = tuple((layer, f"{effect:.4f}", f"{work[layer]:.1%}") for layer, effect in row["kept"].items())
     caption = (
-        "Change of the distances from the memory bank when this layer alone is lowered, in standard deviations. The "
-        f"{len(body)} costliest of {row['layers']} are the fewest that meet the budget."
+        "Effect: change of the distances from the memory bank when this layer alone is lowered, in units of their spread. "
+        "Work: multiplications and memory traffic, of all layers'. Kept are those that save most error for their work; "
+        f"{row['lowered_work']:.0%} of the work is done in {name}."
     )
-    return Table(f"{name}: layers kept in {row['kept_in']}", ("layer", "effect on the score"), body, caption)
+    head = ("layer", "effect on the score", "share of the work")
+    return Table(f"{name}: layers kept in {row['kept_in']}", head, body, caption)
 
 
 def _warning_table(rows: dict[str, Any]) -> tuple[Table, ...]:

@@ -73,6 +73,23 @@ def test_a_residual_sum_reads_one_int8_operand(lite0: EncoderGraph) -> None:
     assert all(sorted(maker[name] for name in node.input) == ["Conv", "DequantizeLinear"] for node in sums)
 
 
+def test_a_sum_that_no_convolution_takes_in_stays() -> None:
+    """As in transformers: both operands come from something else than a convolution."""
+    make = onnx.helper.make_node
+    nodes = [
+        make("Conv", ["x", "w"], ["a"], name="first"),
+        make("Relu", ["a"], ["b"]),
+        make("Sigmoid", ["a"], ["c"]),
+        make("Add", ["b", "c"], ["d"], name="loose"),
+        make("Conv", ["d", "w"], ["e"], name="second"),
+        make("Add", ["d", "e"], ["y"], name="fused"),
+    ]
+    ends = [onnx.helper.make_tensor_value_info(name, FLOAT, [1, 2, 4, 4]) for name in "xy"]
+    weights = onnx.numpy_helper.from_array(np.ones((2, 2, 1, 1), np.float32), "w")
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], [weights]))
+    assert residual_operands(model) == {"fused": [(5, 0)]}
+
+
 def test_weights_are_rounded_to_the_nearest_step(resnet: EncoderGraph) -> None:
     before, after = constants(resnet.model), constants(quantised(resnet))
     for node in resnet.model.graph.node:

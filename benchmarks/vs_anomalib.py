@@ -12,7 +12,8 @@ many up to 20,000, drawn at random beyond. A bank for int8-cpu is made of the sa
 Both processes are bound to one core and take turns image by image, in another order each time. Times are from the file
 to score and full-size map. `cpu_ms` is the processor time of the process, which neighbours on a busy machine disturb
 least; ratios are medians over images of anomalib's over ours, with the 10th and 90th percentile. `flat` is our graph
-with the search inside of it. Agreement is with their scores of num_neighbors = 1, which are the same definition.
+with the search inside of it. Agreement is with their scores of num_neighbors = 1, which are the same definition: on the JPEG files, which
+each side decodes and resizes in its own way, and on lossless files of the model's size, which leave only the arithmetic.
 """
 
 from __future__ import annotations
@@ -266,7 +267,11 @@ def latency(peer: Peer, place: Place, rows: int, images: int) -> list[Row]:
                     weights=str(place.weights), bank=str(file), size=place.size, folder=str(place.folder))  # fmt: skip
     peer.ask("open_model", key="torch 1", kind="torch", file=made["torch"], neighbours=1)
     files, labels = place.files.test[:images], place.files.labels[:images]
-    nearest = np.array([peer.ask("predict", key="torch 1", image=str(path))["score"] for path in files])
+    small = [small_copy(path, place) for path in files]
+    nearest, same_pixels = (
+        np.array([peer.ask("predict", key="torch 1", image=str(path))["score"] for path in paths])
+        for paths in (files, small)
+    )
     peer.ask("close_model", key="torch 1")
     runs: dict[str, Callable[[Path], Row]] = {}
     for kind in ("torch", "openvino"):
@@ -274,12 +279,13 @@ def latency(peer: Peer, place: Place, rows: int, images: int) -> list[Row]:
         runs[f"anomalib {kind}"] = lambda path, kind=kind: peer.ask("predict", key=kind, image=str(path))
     detectors = open_detectors(place, rows)
     runs |= {name: lambda path, one=one: judged(one, path) for name, one in detectors.items()}
+    exact = agreement(np.array([detectors["orinspect fp32"](path).score for path in small]), same_pixels)
     done = turns(runs, files)
     for kind in ("torch", "openvino"):
         peer.ask("close_model", key=kind)
     for detector in detectors.values():
         detector.close()
-    common = {"encoder": ENCODER, "size": place.size, "bank": rows, "images": images}
+    common = {"encoder": ENCODER, "size": place.size, "bank": rows, "images": images, "fp32_on_same_pixels": exact}
     return [common | {"contender": name} | summary(done, name, nearest, labels) for name in runs]
 
 
@@ -287,9 +293,9 @@ def open_detectors(place: Place, rows: int) -> dict[str, Detector]:
     """Ours: both precisions as they come, and fp32 with the search left in the graph."""
     bundle = bundle_with(place, rows)
     opened = {f"orinspect {p}": Detector.load(bundle, p, threads=1) for p in bundle.manifest.precisions}
-    fewest, searching.FEWEST_ROWS = searching.FEWEST_ROWS, sys.maxsize
+    fewest, searching.FEWEST_PAIRS = searching.FEWEST_PAIRS, sys.maxsize
     opened["orinspect fp32 flat"] = Detector.load(bundle, "fp32", threads=1)
-    searching.FEWEST_ROWS = fewest
+    searching.FEWEST_PAIRS = fewest
     return opened
 
 
@@ -324,14 +330,27 @@ def summary(done: dict[str, list[Row]], name: str, nearest: Any, labels: Any) ->
         theirs = np.array([r["cpu_ms"] for r in done[f"anomalib {kind}"]])
         low, middle, high = np.quantile(theirs / mine["cpu_ms"], [0.1, 0.5, 0.9])
         row[f"times_as_fast_as_{kind}"] = {"median": middle, "low": low, "high": high}
-    row["rank_correlation"] = metrics.spearman(mine["score"], nearest)
-    row["largest_score_difference"] = float(np.abs(mine["score"] / nearest - 1).max())
+    row |= agreement(mine["score"], nearest)
     row["auroc"] = metrics.auroc(labels, mine["score"])
     if name.startswith("orinspect"):
         pairs = zip(mine["map"], flat["map"], strict=True)
         row["map_correlation_with_flat"] = float(np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs]))
         row["score_difference_to_flat"] = float(np.abs(mine["score"] / flat["score"] - 1).max())
     return row
+
+
+def agreement(ours: Any, theirs: Any) -> Row:
+    return {
+        "rank_correlation": metrics.spearman(ours, theirs),
+        "largest_score_difference": float(np.abs(ours / theirs - 1).max()),
+    }
+
+
+def small_copy(path: Path, place: Place) -> Path:
+    """The image at the model's size, without loss: nobody has to decode a JPEG or resize, which all do differently."""
+    copy = place.folder / f"{path.stem}.png"
+    Image.fromarray(frame_of(path, place.bundle.manifest.preprocess)).save(copy)
+    return copy
 
 
 def spread(values: Any) -> Row:

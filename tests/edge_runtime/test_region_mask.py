@@ -45,7 +45,7 @@ def left_half() -> np.ndarray:
 @pytest.fixture(params=[4, 2], ids=["searched by the graph", "searched in cells"])
 def bundle(request: Any, real_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
     if request.param == 2:
-        monkeypatch.setattr(searching, "FEWEST_ROWS", 1)
+        monkeypatch.setattr(searching, "FEWEST_PAIRS", 1)
     shutil.copytree(real_bundle, tmp_path / "bundle")
     bundle = Bundle.open(tmp_path / "bundle")
     options = FitOptions(false_alarm=0.1, groups=1)

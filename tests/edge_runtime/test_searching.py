@@ -15,6 +15,14 @@ from orinspect_edge_runtime.errors import RecipeError
 from orinspect_edge_runtime.heads import OTHER_GROUP_PENALTY
 from orinspect_edge_runtime.manifest import TensorSpec
 
+# Of the large banks here; the tiny graph has 16 patches.
+ROWS = 2000
+
+
+@pytest.fixture(autouse=True)
+def fewest_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "FEWEST_PAIRS", 16 * ROWS)
+
 
 def arrays(rows: int, groups: int = 2) -> dict[str, np.ndarray]:
     """A recipe for the tiny graph: a whitening, a bank of two groups, and a rule by the image's brightness."""
@@ -42,12 +50,12 @@ def frames() -> np.ndarray:
 
 
 def test_scores_and_maps_are_those_of_the_graph(real_bundle: Path) -> None:
-    bundle, recipe = Bundle.open(real_bundle), arrays(searching.FEWEST_ROWS)
+    bundle, recipe = Bundle.open(real_bundle), arrays(ROWS)
     spec = bundle.manifest.graphs[0]
     with open_backend(bundle.read(spec.file), spec, threads=1) as backend:
         assert isinstance(backend, SearchingBackend)
         backend.set_inputs(recipe)
-        assert f"{searching.FEWEST_ROWS} rows searched in cells" in backend.description
+        assert f"{ROWS} rows searched in cells" in backend.description
         ours = [backend.run(frame[None]) for frame in frames()]
         together = backend.run(frames())
         backend._inner.set_inputs(recipe)
@@ -65,7 +73,7 @@ def test_small_banks_are_left_to_the_graph_and_recipes_can_be_changed(real_bundl
     spec = bundle.manifest.graphs[0]
     with open_backend(bundle.read(spec.file), spec, threads=1) as backend:
         plain = backend.description
-        for rows in (50, searching.FEWEST_ROWS, 50):
+        for rows in (50, ROWS, 50):
             backend.set_inputs(arrays(rows))
             assert (backend.description == plain) == (rows == 50)
             small = backend.run(frames()[:1])
@@ -78,7 +86,7 @@ def test_prepared_recipes_are_searched_by_their_own_size(real_bundle: Path) -> N
     spec, frame = bundle.manifest.graphs[0], frames()[:1]
     with open_backend(bundle.read(spec.file), spec, threads=1) as backend:
         backend.set_inputs(arrays(50))
-        prepared = {rows: backend.prepare(arrays(rows)) for rows in (60, searching.FEWEST_ROWS)}
+        prepared = {rows: backend.prepare(arrays(rows)) for rows in (60, ROWS)}
         found = {rows: backend.run(frame, one)["score"] for rows, one in prepared.items()}
         here = backend.run(frame)["score"]
         for rows, score in (*found.items(), (50, here)):
@@ -92,16 +100,16 @@ def test_an_array_that_does_not_fit_is_refused_and_the_recipe_before_it_stays(re
     bundle = Bundle.open(real_bundle)
     spec = bundle.manifest.graphs[0]
     with open_backend(bundle.read(spec.file), spec, threads=1) as backend:
-        backend.set_inputs(arrays(searching.FEWEST_ROWS))
+        backend.set_inputs(arrays(ROWS))
         before = backend.run(frames()[:1])["score"]
         with pytest.raises(RecipeError, match="fit it again"):
-            backend.set_inputs(arrays(searching.FEWEST_ROWS) | {"patch_mean": np.zeros(4, np.float32)})
+            backend.set_inputs(arrays(ROWS) | {"patch_mean": np.zeros(4, np.float32)})
         np.testing.assert_array_equal(backend.run(frames()[:1])["score"], before)
 
 
 def test_features_that_are_no_numbers_give_no_score(real_bundle: Path) -> None:
     spec = Bundle.open(real_bundle).manifest.graphs[0]
-    bank = searching.Bank(arrays(searching.FEWEST_ROWS), spec)
+    bank = searching.Bank(arrays(ROWS), spec)
     for broken in (np.nan, np.inf):
         patches = np.zeros((16, 3), np.float32)
         patches[3, 1] = broken
@@ -112,7 +120,7 @@ def test_features_that_are_no_numbers_give_no_score(real_bundle: Path) -> None:
 
 @pytest.mark.parametrize("odd", ["no rows in a group", "a row that is no number", "a whitening that is none"])
 def test_odd_recipes_are_left_to_the_graph(real_bundle: Path, odd: str) -> None:
-    bundle, recipe = Bundle.open(real_bundle), arrays(searching.FEWEST_ROWS)
+    bundle, recipe = Bundle.open(real_bundle), arrays(ROWS)
     if odd == "no rows in a group":
         recipe["bank"][5] = -OTHER_GROUP_PENALTY
     elif odd == "a row that is no number":

@@ -22,8 +22,9 @@ from orinspect_edge_runtime.manifest import GraphSpec
 from orinspect_edge_runtime.patch_search import PatchSearch
 from orinspect_edge_runtime.whitening import Whitening
 
-# Smaller banks are searched faster by the graph: measured in benchmarks/vs_anomalib.py.
-FEWEST_ROWS = 2000
+# Patches times rows below which the graph's own search is as fast: 2,040 rows for 14x14 patches, 510 for 28x28 (measured
+# with 152 numbers a patch on a core with AVX-512).
+FEWEST_PAIRS = 400_000
 Floats = NDArray[np.float32]
 
 
@@ -36,7 +37,7 @@ class Prepared:
 
 
 class SearchingBackend:
-    """Runs a graph with the head `patchcore`; banks of FEWEST_ROWS rows and more are searched here, smaller ones there.
+    """Runs a graph with the head `patchcore`; large banks are searched here, others there.
 
     inner: the backend that runs the graph; it is closed with this one.
     """
@@ -141,7 +142,8 @@ def _is_worthwhile(arrays: Arrays, spec: GraphSpec) -> bool:
     bank = arrays["bank"]
     reachable = bank[arrays["patch_mean"].shape[0] + 1 :] == 0
     whole = grid_of(spec) is not None and bool(reachable.any(axis=1).all())
-    return bank.shape[1] >= FEWEST_ROWS and whole and all(bool(np.isfinite(array).all()) for array in arrays.values())
+    pairs = bank.shape[1] * _shape(spec, "patches")[1]
+    return pairs >= FEWEST_PAIRS and whole and all(bool(np.isfinite(array).all()) for array in arrays.values())
 
 
 def grid_of(spec: GraphSpec) -> tuple[int, int] | None:

@@ -72,30 +72,6 @@ def patchcore(name: str, backbone: str, layers: list[str], weights: str, bank: s
     return export(model.eval(), name, folder)
 
 
-def padim(name: str, backbone: str, layers: list[str], weights: str, images: list[str], size: int, folder: str) -> Any:
-    """Fit a PaDiM to image files with the given encoder, and export it."""
-    import torch
-    from anomalib.data.utils import read_image
-    from anomalib.models import Padim
-
-    model = Padim(
-        backbone=backbone,
-        layers=layers,
-        pre_trained=False,
-        pre_processor=Padim.configure_pre_processor((size, size)),
-        visualizer=False,
-        evaluator=False,
-    )
-    load(model.model.feature_extractor, weights)
-    model.model.train()
-    model.model.feature_extractor.eval()
-    with torch.no_grad():
-        for path in images:
-            model.model(model.pre_processor(read_image(path, as_tensor=True)[None]))
-    model.model.fit()
-    return export(model.eval(), name, folder)
-
-
 def load(extractor: Any, weights: str) -> None:
     """Our trunk's weights into timm's model inside of theirs: every one of its own must be among them."""
     from safetensors.torch import load_file
@@ -183,7 +159,7 @@ def metrics(labels: list[int], scores: list[float]) -> Any:
 
 REQUESTS = {
     function.__name__: function
-    for function in (imports, spent, patchcore, padim, open_model, close_model, predict, coreset, metrics)
+    for function in (imports, spent, patchcore, open_model, close_model, predict, coreset, metrics)
 }
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ many up to 20,000, drawn at random beyond. A bank for int8-cpu is made of the sa
 Both processes are bound to one core and take turns image by image, in another order each time. Times are from the file
 to score and full-size map. `cpu_ms` is the processor time of the process, which neighbours on a busy machine disturb
 least; ratios are medians over images of anomalib's over ours, with the 10th and 90th percentile. `flat` is our graph
-with the search inside of it. Agreement is with their scores of num_neighbors = 1, which are the same definition: on the JPEG files, which
-each side decodes and resizes in its own way, and on lossless files of the model's size, which leave only the arithmetic.
+with the search inside of it. Agreement is with their scores of num_neighbors = 1, which are the same definition: on the
+JPEG files, which each side decodes and resizes in its own way, and on lossless files of the model's size, which leave
+only the arithmetic. Not compared: PaDiM, whose two implementations keep different features, and AnomaVision.
 """
 
 from __future__ import annotations

@@ -3,11 +3,12 @@
     python benchmarks/vs_anomalib.py            the whole of it; writes benchmarks/results/vs_anomalib.json
     python benchmarks/vs_anomalib.py --quick    two small banks, 10 images, about a minute; prints only
 
+Every part of the result is measured once and kept in the cache with its conditions; a run that was stopped goes on.
 The first run installs anomalib into a virtual environment under --cache (some gigabytes; `--peer` names one that exists).
 Encoder: ResNet-18, stages 2 and 3 as anomalib joins them (28x28 patches of 384 numbers at 224 pixels), random weights
 whose batch statistics fit the images, for no others can be had offline: the arithmetic is the same, the AUROC says
 little. Images: ELPV solar cells as JPEG files of 900x900. Banks: patches of good cells, greedy coresets of three times as
-many up to 20,000, drawn at random beyond. A bank for int8-cpu is made of the same patches as that graph sees them.
+many. A bank for int8-cpu is made of the same patches as that graph sees them.
 
 Both processes are bound to one core and take turns image by image, in another order each time. Times are from the file
 to score and full-size map. `cpu_ms` is the processor time of the process, which neighbours on a busy machine disturb
@@ -54,10 +55,10 @@ RESULT = Path(__file__).parent / "results" / "vs_anomalib.json"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "orinspect" / "vs_anomalib"
 PEER = Path(__file__).with_name("anomalib_peer.py")
 PACKAGES = (["torch==2.14.1", "torchvision==0.29.1"], ["anomalib[openvino]==2.7.0"])
-ENCODER, SOURCE = "resnet18", 900
-# Size of the model, rows of the bank, test images.
-PLAN = ((224, 20000, 16), (224, 1000, 12), (224, 5000, 16), (224, 60000, 8))
-QUICK = ((224, 1000, 10), (224, 5000, 10))
+ENCODER, SIZE, SOURCE = "resnet18", 224, 900
+# Rows of the bank, test images.
+PLAN = ((20000, 16), (1000, 12), (5000, 16))
+QUICK = ((1000, 10), (5000, 10))
 # Good images the banks are made of; enough for the largest.
 KNOWN, MOST_TESTED, POOL = 150, 40, 3
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -76,29 +77,38 @@ def main() -> int:
     chosen.cache.mkdir(parents=True, exist_ok=True)
     python = chosen.peer or peer_environment(chosen.cache / "venv")
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    conditions = measure_conditions(1) | {"commit": revision(), "packages": PACKAGES}
     plan = QUICK if chosen.quick else PLAN
-    files = image_files(chosen.cache / "images")
-    result: Row = {"protocol": __doc__, "conditions": conditions, "latency": []}
-    places: dict[int, Place] = {}
+    kept = Kept(chosen.cache / ("quick.json" if chosen.quick else RESULT.name))
+    place = Place.make(chosen.cache, SIZE, image_files(chosen.cache / "images"))
     with Peer(python, chosen.cache) as peer:
-        for size, rows, images in plan:
-            places[size] = places.get(size) or Place.make(chosen.cache, size, files)
-            result["latency"] += latency(peer, places[size], rows, images)
-            keep(result, chosen.cache)
-        result["metrics"] = compare_metrics(peer)
-        result["coreset"] = compare_coresets(peer, places[plan[0][0]], quick=chosen.quick)
-    result["start"] = cold_starts(python, chosen.cache, places[plan[0][0]], [rows for _, rows, _ in plan[:2]])
-    show(result)
-    keep(result, chosen.cache)
+        for rows, images in plan:
+            kept.part(f"latency {rows}", latency, peer, place, rows, images)
+        kept.part("start", cold_starts, python, place, plan[0][0])
+        kept.part("metrics", compare_metrics, peer)
+        kept.part("same pixels", same_pixels, peer, place, *plan[-1])
+        kept.part("coreset", compare_coresets, peer, place, 4000 if chosen.quick else 20000)
+    show(kept.parts)
     if not chosen.quick:
-        durable.write_bytes(RESULT, (chosen.cache / RESULT.name).read_bytes())
+        durable.write_bytes(RESULT, kept.file.read_bytes())
     return 0
 
 
-def keep(result: Row, folder: Path) -> None:
-    """What was measured so far, in case the rest fails."""
-    durable.write_bytes(folder / RESULT.name, json.dumps(result, indent=2).encode() + b"\n")
+class Kept:
+    """Parts of a result in a file. Each is measured once: a run that was stopped goes on with the parts it lacks."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.parts: dict[str, Row] = json.loads(file.read_text())["parts"] if file.exists() else {}
+
+    def part(self, name: str, measure: Callable[..., Any], *arguments: Any) -> None:
+        """Measure a part, with these arguments, unless it is there; its conditions and the commit are kept with it."""
+        if name in self.parts:
+            return
+        CONSOLE.print(name)
+        conditions = measure_conditions(1) | {"commit": revision(), "packages": PACKAGES}
+        self.parts[name] = {"conditions": conditions, "found": measure(*arguments)}
+        content = json.dumps({"protocol": __doc__, "parts": self.parts}, indent=2)
+        durable.write_bytes(self.file, content.encode() + b"\n")
 
 
 def peer_environment(folder: Path) -> Path:
@@ -201,12 +211,8 @@ class Place:
             return np.load(kept)
         flat = self.patches["fp32"].reshape(-1, self.patches["fp32"].shape[2])
         rng = np.random.default_rng(rows)
-        if rows > 20000:
-            picks = np.sort(rng.choice(len(flat), rows, replace=False))
-        else:
-            pool = np.sort(rng.choice(len(flat), POOL * rows, replace=False))
-            points = flat[pool] - flat[pool].mean(axis=0)
-            picks = pool[greedy_k_centre(points, rows, seed=0).indices]
+        pool = np.sort(rng.choice(len(flat), POOL * rows, replace=False))
+        picks = pool[greedy_k_centre(flat[pool] - flat[pool].mean(axis=0), rows, seed=0).indices]
         np.save(kept, picks)
         return picks
 
@@ -229,6 +235,34 @@ def features(bundle: Bundle, precision: str, paths: list[Path]) -> Any:
             frames = (read_frame(path, bundle.manifest.preprocess) for path in paths)
             np.save(kept, extract(backend, frames, bundle.manifest.preprocess).patches)
     return np.load(kept)
+
+
+def exported(peer: Peer, place: Place, rows: int) -> Any:
+    """anomalib's files of a PatchCore with that bank, by kind of inferencer."""
+    file = place.folder / "bank.npy"
+    np.save(file, place.bank("fp32", rows))
+    return peer.ask("patchcore", name=f"{place.size}-{rows}", backbone=ENCODER, layers=LAYERS[ENCODER],
+                    weights=str(place.weights), bank=str(file), size=place.size, folder=str(place.folder))  # fmt: skip
+
+
+def nearest_distances(peer: Peer, file: str, images: list[Path]) -> Any:
+    """Their scores with num_neighbors = 1: the largest distance of a patch to its nearest row, as ours."""
+    peer.ask("open_model", key="nearest", kind="torch", file=file, neighbours=1)
+    scores = [peer.ask("predict", key="nearest", image=str(path))["score"] for path in images]
+    peer.ask("close_model", key="nearest")
+    return np.array(scores)
+
+
+def same_pixels(peer: Peer, place: Place, rows: int, images: int) -> Row:
+    """Agreement of our fp32 on lossless images of the model's size, which nobody has to resize."""
+    copies = []
+    for path in place.files.test[:images]:
+        copies.append(place.folder / f"{path.stem}.png")
+        Image.fromarray(frame_of(path, place.bundle.manifest.preprocess)).save(copies[-1])
+    theirs = nearest_distances(peer, exported(peer, place, rows)["torch"], copies)
+    with Detector.load(bundle_with(place, rows), "fp32", threads=1) as detector:
+        ours = np.array([detector(path).score for path in copies])
+    return {"bank": rows, "images": images} | agreement(ours, theirs)
 
 
 def bundle_with(place: Place, rows: int) -> Bundle:
@@ -261,32 +295,21 @@ def recipe_of(place: Place, precision: str, rows: int) -> Recipe:
 
 def latency(peer: Peer, place: Place, rows: int, images: int) -> list[Row]:
     """A row a contender: times, ratios to it, and agreement, for one bank."""
-    CONSOLE.print(f"{place.size} pixels, bank of {rows}")
-    file = place.folder / "bank.npy"
-    np.save(file, place.bank("fp32", rows))
-    made = peer.ask("patchcore", name=f"{place.size}-{rows}", backbone=ENCODER, layers=LAYERS[ENCODER],
-                    weights=str(place.weights), bank=str(file), size=place.size, folder=str(place.folder))  # fmt: skip
-    peer.ask("open_model", key="torch 1", kind="torch", file=made["torch"], neighbours=1)
+    made = exported(peer, place, rows)
     files, labels = place.files.test[:images], place.files.labels[:images]
-    small = [small_copy(path, place) for path in files]
-    nearest, same_pixels = (
-        np.array([peer.ask("predict", key="torch 1", image=str(path))["score"] for path in paths])
-        for paths in (files, small)
-    )
-    peer.ask("close_model", key="torch 1")
+    nearest = nearest_distances(peer, made["torch"], files)
     runs: dict[str, Callable[[Path], Row]] = {}
     for kind in ("torch", "openvino"):
         peer.ask("open_model", key=kind, kind=kind, file=made[kind])
         runs[f"anomalib {kind}"] = lambda path, kind=kind: peer.ask("predict", key=kind, image=str(path))
     detectors = open_detectors(place, rows)
     runs |= {name: lambda path, one=one: judged(one, path) for name, one in detectors.items()}
-    exact = agreement(np.array([detectors["orinspect fp32"](path).score for path in small]), same_pixels)
     done = turns(runs, files)
     for kind in ("torch", "openvino"):
         peer.ask("close_model", key=kind)
     for detector in detectors.values():
         detector.close()
-    common = {"encoder": ENCODER, "size": place.size, "bank": rows, "images": images} | {"fp32_on_same_pixels": exact}
+    common = {"encoder": ENCODER, "size": place.size, "bank": rows, "images": images}
     return [common | {"contender": name} | summary(done, name, nearest, labels) for name in runs]
 
 
@@ -347,13 +370,6 @@ def agreement(ours: Any, theirs: Any) -> Row:
     }
 
 
-def small_copy(path: Path, place: Place) -> Path:
-    """The image at the model's size, without loss: nobody has to decode a JPEG or resize, which all do differently."""
-    copy = place.folder / f"{path.stem}.png"
-    Image.fromarray(frame_of(path, place.bundle.manifest.preprocess)).save(copy)
-    return copy
-
-
 def spread(values: Any) -> Row:
     return {"min": float(values.min()), "median": float(np.median(values)), "p99": float(np.quantile(values, 0.99))}
 
@@ -372,9 +388,9 @@ def compare_metrics(peer: Peer) -> Row:
     return {"lists": 20, "largest_difference": largest}
 
 
-def compare_coresets(peer: Peer, place: Place, *, quick: bool) -> Row:
+def compare_coresets(peer: Peer, place: Place, count: int) -> Row:
     """The same points, the same first pick: do both pick the same, and how long do they take?"""
-    count, share = (4000, 0.05) if quick else (20000, 0.025)
+    share = 0.025
     flat = place.patches["fp32"].reshape(-1, place.patches["fp32"].shape[2])
     points = flat[np.sort(np.random.default_rng(1).choice(len(flat), count, replace=False))]
     points = np.ascontiguousarray(points - points.mean(axis=0))
@@ -401,44 +417,42 @@ print(time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 
 """
 
 
-def cold_starts(python: Path, cache: Path, place: Place, banks: list[int]) -> list[Row]:
+def cold_starts(python: Path, place: Place, rows: int) -> list[Row]:
     """CPU seconds and peak memory from the start of a process to its first score of a file, three times each."""
     image, found = str(place.files.test[0]), []
-    for rows in banks:
-        for precision in place.bundle.manifest.precisions:
-            command = [sys.executable, "-c", OUR_START, str(place.folder / f"bundle-{rows}"), precision, image]
-            runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(3)]
-            times, peaks = zip(*(map(float, run.stdout.split()[:2]) for run in runs), strict=True)
-            found.append(
-                {"contender": f"orinspect {precision}", "bank": rows, "cpu_s": min(times), "peak_mb": max(peaks)}
-            )
-        for kind, suffix in (("torch", "pt"), ("openvino", "xml")):
-            file = place.folder / f"{place.size}-{rows}" / "weights" / kind / f"model.{suffix}"
-            with Peer(python, cache) as peer:
-                imported = peer.ask("imports")
-                peer.ask("open_model", key="x", kind=kind, file=str(file))
-                peer.ask("predict", key="x", image=image)
-                spent = peer.ask("spent")
-            costs = {"cpu_s": spent["cpu_s"], "peak_mb": spent["peak_mb"]}
-            costs |= {f"import_{name}": imported[name] for name in costs}
-            found.append({"contender": f"anomalib {kind}", "bank": rows} | costs)
+    for precision in place.bundle.manifest.precisions:
+        command = [sys.executable, "-c", OUR_START, str(place.folder / f"bundle-{rows}"), precision, image]
+        runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(3)]
+        times, peaks = zip(*(map(float, run.stdout.split()[:2]) for run in runs), strict=True)
+        found.append({"contender": f"orinspect {precision}", "bank": rows, "cpu_s": min(times), "peak_mb": max(peaks)})
+    for kind, suffix in (("torch", "pt"), ("openvino", "xml")):
+        file = place.folder / f"{place.size}-{rows}" / "weights" / kind / f"model.{suffix}"
+        with Peer(python, place.folder) as peer:
+            imported = peer.ask("imports")
+            peer.ask("open_model", key="x", kind=kind, file=str(file))
+            peer.ask("predict", key="x", image=image)
+            spent = peer.ask("spent")
+        costs = {"cpu_s": spent["cpu_s"], "peak_mb": spent["peak_mb"]}
+        costs |= {f"import_{name}": imported[name] for name in costs}
+        found.append({"contender": f"anomalib {kind}", "bank": rows} | costs)
     return found
 
 
-def show(result: Row) -> None:
+def show(parts: dict[str, Row]) -> None:
     table = Table(
         "px", "bank", "contender", "CPU ms", "x torch", "x OpenVINO", "rank corr.", "score diff.", title="One core"
     )
-    for row in result["latency"]:
+    for row in (row for name, part in parts.items() if name.startswith("latency") for row in part["found"]):
         ratios = [f"{row[f'times_as_fast_as_{kind}']['median']:.1f}" for kind in ("torch", "openvino")]
         table.add_row(str(row["size"]), str(row["bank"]), row["contender"], f"{row['cpu_ms']['median']:.1f}", *ratios,
                       f"{row['rank_correlation']:.4f}", f"{row['largest_score_difference']:.1e}")  # fmt: skip
     Console(width=130).print(table)
     table = Table("contender", "bank", "CPU s", "peak MB", title="Process start to first score")
-    for row in result["start"]:
+    for row in parts["start"]["found"]:
         table.add_row(row["contender"], str(row["bank"]), f"{row['cpu_s']:.2f}", f"{row['peak_mb']:.0f}")
     Console(width=130).print(table)
-    Console(width=130).print({name: result[name] for name in ("coreset", "metrics")})
+    for name in ("same pixels", "coreset", "metrics"):
+        Console(width=130).print(name, parts[name]["found"])
 
 
 if __name__ == "__main__":

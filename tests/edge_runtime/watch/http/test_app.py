@@ -15,8 +15,10 @@ from PIL import Image
 pytest.importorskip("starlette", reason="the extra `watch` is not installed")
 
 from orinspect_edge_runtime.detector import Detector
+from orinspect_edge_runtime.overlay import draw_overlay
 from orinspect_edge_runtime.watch.http import openapi
 from orinspect_edge_runtime.watch.http.app import FILES, Pages, routes
+from orinspect_edge_runtime.watch.http.live import lay_over
 from orinspect_edge_runtime.watch.http.records import table
 
 Site = Any
@@ -65,10 +67,18 @@ def test_the_live_picture_carries_the_heat_map(site: Site) -> None:
     hot, plain = (site.ask("GET", f"/api/live.jpg?heat={heat}") for heat in (1, 0))
     assert hot.headers["x-frame-number"] == plain.headers["x-frame-number"]
     pixels = [np.asarray(Image.open(io.BytesIO(one.body))).astype(int) for one in (hot, plain)]
-    blot, clean = (slice(14, 18), slice(16, 20)), (slice(30, 38), slice(0, 8))
-    change = np.abs(pixels[0] - pixels[1])
-    assert change[blot].mean() > 12
-    assert change[clean].mean() < 6
+    assert np.abs(pixels[0] - pixels[1])[14:18, 16:20].mean() > 12, "over the blot"
+
+
+def test_the_live_heat_map_is_the_one_of_overlays() -> None:
+    rows, columns = np.mgrid[:192, :192]
+    hot = (9 * np.exp(-((rows - 90) ** 2 + (columns - 60) ** 2) / 500)).astype(np.float32)
+    pixels = np.full((240, 320, 3), 120, np.uint8)
+    image = Image.fromarray(pixels)
+    lay_over(image, hot, 3.0)
+    wanted = draw_overlay(pixels, hot, 3.0).astype(int)
+    assert np.abs(np.asarray(image) - wanted).mean() < 1
+    assert np.abs(pixels - wanted).mean() > 5
 
 
 def test_a_posted_image_is_judged_as_the_line_would(site: Site) -> None:

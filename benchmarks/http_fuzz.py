@@ -36,7 +36,8 @@ from orinspect_edge_runtime.watch.config import TABLES, make_config
 
 RESULT = Path(__file__).parent / "results/http_fuzz.json"
 WATCH = "from orinspect_edge_runtime.watch.command import watch; watch(standalone_mode=False)"
-AT_ONCE = 8
+# So many watches, each with so many attackers.
+WATCHES, AT_ONCE = 5, 5
 METHODS = ("GET", "GET", "GET", "POST", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS", "TRACE", "get", "X")
 TEXTS = (
     *(
@@ -131,8 +132,13 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true")
     chosen = parser.parse_args()
     count = 2000 if chosen.quick else 100_000
-    with tempfile.TemporaryDirectory(prefix="orinspect-fuzz-") as name:
-        found = attacked(Path(name), chosen.bundle.resolve(), chosen.recipe, list_images([chosen.images])[0], count)
+    image = list_images([chosen.images])[0]
+    with tempfile.TemporaryDirectory(prefix="orinspect-fuzz-") as name, ThreadPoolExecutor(WATCHES) as pool:
+        attacks = [
+            pool.submit(attacked, Path(name) / str(seed), chosen.bundle, chosen.recipe, image, count // WATCHES, seed)
+            for seed in range(WATCHES)
+        ]
+        found = together([attack.result() for attack in attacks])
     found |= {"configurations": configurations(random.Random(1), count)}
     print(json.dumps(found, indent=2))
     if not chosen.quick:
@@ -141,12 +147,25 @@ def main() -> int:
     return int(bool(found["server_errors"] or not found["judged_afterwards"] or found["tracebacks"]))
 
 
-def attacked(folder: Path, bundle: Path, recipe: str, image: Path, count: int) -> dict[str, Any]:
+def together(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the watches went through, as one."""
+    answers = sum((collections.Counter(one["answers"]) for one in found), collections.Counter[str]())
+    sums = {name: sum(one[name] for one in found) for name in ("requests", "server_errors", "tracebacks")}
+    return sums | {
+        "answers": dict(sorted(answers.items())),
+        "judged_afterwards": all(one["judged_afterwards"] for one in found),
+        "exit_codes": [one["exit_code"] for one in found],
+        "resident_mib": [one["resident_mib"] for one in found],
+        "seconds": max(one["seconds"] for one in found),
+    }
+
+
+def attacked(folder: Path, bundle: Path, recipe: str, image: Path, count: int, seed: int) -> dict[str, Any]:
     """Send the requests to a watch of its own."""
-    (folder / "in").mkdir()
+    (folder / "in").mkdir(parents=True)
     port = free_port()
     (folder / "watch.toml").write_text(
-        f'[source]\nlocation = "in"\n[recipe]\nbundle = "{bundle}"\nname = "{recipe}"\n[http]\nport = {port}\n'
+        f'[source]\nlocation = "in"\n[recipe]\nbundle = "{bundle.resolve()}"\nname = "{recipe}"\n[http]\nport = {port}\n'
     )
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-c", WATCH, "watch.toml"], cwd=folder, stderr=log)
@@ -156,7 +175,7 @@ def attacked(folder: Path, bundle: Path, recipe: str, image: Path, count: int) -
         paths = list(json.load(urlopen(f"http://127.0.0.1:{port}/openapi.json"))["paths"])
         rss = [resident_mib(process.pid)]
         begin, answers = time.monotonic(), collections.Counter[str]()
-        attackers = [Attacker(port, random.Random(seed), paths) for seed in range(AT_ONCE)]
+        attackers = [Attacker(port, random.Random(seed * AT_ONCE + number), paths) for number in range(AT_ONCE)]
         with ThreadPoolExecutor(AT_ONCE) as pool:
             for _ in range(4):
                 for seen in pool.map(lambda one: one.attack(count // 4 // AT_ONCE), attackers):
@@ -172,7 +191,7 @@ def attacked(folder: Path, bundle: Path, recipe: str, image: Path, count: int) -
     return {
         "requests": answers.total(),
         "seconds": round(time.monotonic() - begin, 1),
-        "answers": dict(sorted(answers.items())),
+        "answers": dict(answers),
         "server_errors": sum(
             number for status, number in answers.items() if status.startswith("5") and status != "503"
         ),

@@ -124,6 +124,7 @@ def line_pictures(driver: Any, chosen: argparse.Namespace, folder: Path) -> None
         set_screen(driver, 1440, 900, dark=True)
         time.sleep(1)
         screenshot(driver, chosen.out / "alarm.png")
+        of_256_colours(chosen.out / "alarm.png", chosen.out / "dashboard.png")
         driver.execute_script("document.querySelector('#strip button').click()")
         time.sleep(1)
         screenshot(driver, chosen.out / "detail.png")
@@ -151,6 +152,13 @@ def line_pictures(driver: Any, chosen: argparse.Namespace, folder: Path) -> None
         screenshot(driver, chosen.out / "teach.png")
     finally:
         line.close()
+
+
+def of_256_colours(picture: Path, file: Path) -> None:
+    """A picture small enough for the documentation: docs/dashboard.png."""
+    from PIL import Image
+
+    Image.open(picture).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
 
 
 def frames(driver: Any) -> int:

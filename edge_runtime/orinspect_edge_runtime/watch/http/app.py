@@ -239,5 +239,7 @@ def routes(pages: Pages) -> list[Route]:
 def make_app(service: Service) -> Guard:
     """The application behind its guard."""
     app = Starlette(routes=routes(Pages(service)), exception_handlers=HANDLERS)
+    # An address with a slash too many is wrong, not elsewhere.
+    app.router.redirect_slashes = False
     config = service.config
     return Guard(app, service.door, config.names, config.upload_mib << 20)

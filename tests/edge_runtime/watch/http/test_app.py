@@ -109,6 +109,7 @@ def test_a_posted_image_is_judged_as_the_line_would(site: Site) -> None:
         ("GET", "/api/verdicts?before=9e9", None, "", 400, "before is '9e9'"),
         ("GET", "/api/verdicts?outcome=bad", None, "", 400, "use one of accept, review, reject, failed, alarm, clear"),
         ("GET", "/api/verdicts/none", None, "", 404, "not in the journal"),
+        ("GET", "/api/status/", None, "", 404, "nothing at this address"),
         ("GET", "/api/../../etc/passwd", None, "", 404, "nothing at this address"),
         ("GET", "/%2e%2e/%2e%2e/etc/passwd", None, "", 404, "nothing at this address"),
         ("PUT", "/api/status", b"", "", 405, "does not take this method"),

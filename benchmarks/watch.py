@@ -5,7 +5,7 @@
     sudo python benchmarks/watch.py --only kills start   these parts; the others stay in the file as they are
 
 It makes its own bundles and pictures. Needs mosquitto, gstreamer1.0-tools, gstreamer1.0-plugins-good,
-gir1.2-gst-rtsp-server-1.0 and python3-gi from apt, and root for a file system of 8 MB. The loop is the product's own
+gir1.2-gst-rtsp-server-1.0 and python3-gi from apt, and root for a small file system. The loop is the product's own
 process, except for latency and memory, which call its judge and sinks. Says nothing about a Jetson.
 """
 
@@ -56,7 +56,7 @@ class Scale:
     day_frames: int
 
 
-FULL = Scale(3000, 20, 1_000_000, 6, 12.0, 200, 86_400)
+FULL = Scale(3000, 20, 1_000_000, 5, 10.0, 200, 86_400)
 QUICK = Scale(100, 2, 5000, 1, 3.0, 3, 250)
 
 
@@ -114,7 +114,7 @@ def latency(folder: Path, scale: Scale) -> dict[str, Any]:
         bare.append((middle - begin) * 1e3)
         whole.append((time.perf_counter() - middle) * 1e3)
     left = sinks.close(time.monotonic() + 60)
-    judge.close()
+    judge.detector.close()
     line = Line(
         folder / "line", bundle, {"kind": "images", "location": str(_many(images, folder, scale.latency_frames))}
     )
@@ -216,7 +216,7 @@ def memory(folder: Path, scale: Scale) -> dict[str, Any]:
             resident.append(round(resident_mib() or 0.0, 1))
     seconds = time.perf_counter() - begin
     left = sinks.close(time.monotonic() + 60)
-    judge.close()
+    judge.detector.close()
     half = len(resident) // 2
     return {
         "frames": scale.memory_frames,

@@ -1,6 +1,6 @@
 """Broker, RTSP server and disk taken away in turn from a running `orinspect watch`: what is lost, and what the loop feels.
 
-Real parts: mosquitto, GStreamer's RTSP server, a tmpfs of 8 MB filled to the last byte (needs root).
+Real parts: mosquitto, GStreamer's RTSP server, a tmpfs of 128 MB filled to the last byte (needs root).
 """
 
 from __future__ import annotations
@@ -201,9 +201,9 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def small_disk(place: Path) -> Iterator[Path]:
-    """A file system of 8 MB."""
+    """A file system of 128 MB: what is written in all this time fits."""
     place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128m", "tmpfs", str(place)], check=True)
     try:
         yield place
     finally:
@@ -216,7 +216,7 @@ def filled(disk: Path) -> Iterator[None]:
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
-            file.write(bytes(65_536))
+            file.write(bytes(2**16))
     try:
         yield
     finally:

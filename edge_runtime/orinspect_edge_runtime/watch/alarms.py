@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Iterator
 
 from orinspect_edge_runtime.watch.event import ALARM, CLEAR, Event
+
+LOG = logging.getLogger("orinspect.watch")
 
 
 class Alarms:
@@ -21,7 +24,7 @@ class Alarms:
 
         Only the text before a colon counts as a change: `lost: refused` and `lost: silent` are one alarm.
         """
-        for name, told in troubles.items():
+        for name, told in {**dict.fromkeys(self.active, ""), **troubles}.items():
             before = self.active.get(name, "")
             if told.partition(":")[0] == before.partition(":")[0]:
                 continue
@@ -29,6 +32,7 @@ class Alarms:
                 self.active[name] = told
             else:
                 del self.active[name]
+            LOG.log(logging.WARNING if told else logging.INFO, "%s: %s", name, told or "well again")
             yield self._event(ALARM if told else CLEAR, f"{name} {told or before}", known)
 
     def _event(self, outcome: str, text: str, known: tuple[str, str, str]) -> Event:

@@ -143,11 +143,13 @@ class VerdictConfig:
     """From score to outcome.
 
     review_band: share of the threshold below it that is reviewed by a person instead of accepted (0.1: scores from
-    90 % of the threshold). debounce: so many anomalous frames in a row make a reject; those before are reviews.
+    90 % of the threshold). debounce: so many anomalous frames in a row make a reject; those before are reviews. drift:
+    whether an alarm tells when the good parts no longer look as those that the recipe was fitted on.
     """
 
     review_band: float = 0.0
     debounce: int = 1
+    drift: bool = True
 
     def __post_init__(self) -> None:
         _check_ranges(self)
@@ -365,15 +367,12 @@ def _unknown(key: str, known: list[str]) -> str:
 
 
 def _typed(name: str, value: Any, one: dataclasses.Field[Any]) -> Any:
-    kind = str(one.type)
-    if kind.startswith("tuple") and isinstance(value, list):
-        value = tuple(value)
-    elif kind == "float" and type(value) is int and abs(value) < 1e15:
-        value = float(value)
-    words, fits = TYPES[kind]
-    if not fits(value):
+    words, fits = TYPES[str(one.type)]
+    whole = type(value) is int and words == "float" and abs(value) < 1e15
+    made = float(value) if whole else tuple(value) if isinstance(value, list) else value
+    if not fits(made):
         raise ConfigError(f"{name} is {value!r}: it must be of type {words}")
-    return value
+    return made
 
 
 def _all(kind: type, values: Any) -> bool:

@@ -13,6 +13,7 @@ from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.detector import Detector, Verdict
 from orinspect_edge_runtime.errors import ImageError, OrinspectError, RecipeError
 from orinspect_edge_runtime.preprocess import Frame, Pixels, fit_to_model
+from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.watch.config import RecipeConfig, VerdictConfig
 from orinspect_edge_runtime.watch.event import ACCEPT, FAILED, REJECT, REVIEW, Event, thumbnail
 from orinspect_edge_runtime.watch.slot import Item
@@ -23,10 +24,10 @@ NO_FRAME = Frame(np.zeros((8, 8, 3), np.uint8), "", -1)
 
 
 @dataclass
-class Station:
-    """An open recipe. known: its name, its file's sha256 and its graph's. in_a_row: anomalous frames, for debounce."""
+class Product:
+    """A recipe that is ready. known: its name, its file's sha256 and its graph's. in_a_row: of anomalous frames."""
 
-    detector: Detector
+    recipe: Recipe
     known: tuple[str, str, str]
     in_a_row: int = 0
 
@@ -41,89 +42,80 @@ class Look:
 
 
 class Judge:
-    """Detectors of all recipes of a configuration, which have reproduced golden, and the rules for their scores.
+    """A detector that has reproduced golden, with every recipe of a configuration ready, and the rules for its scores.
 
-    Raises InputError or CheckFailed.
+    products: by recipe. look: the last one, None for a frame that failed. Raises InputError or CheckFailed.
     """
 
     def __init__(self, recipe: RecipeConfig, rules: VerdictConfig) -> None:
-        self._rules, self._stations = rules, dict[str, Station]()
+        self.detector = Detector.load(
+            recipe.bundle, recipe.name or None, recipes=recipe.also, backend=recipe.backend, threads=recipe.threads
+        )
         self.look: Look | None = None
-        bundle = Bundle.open(recipe.bundle)
+        self._rules, self._now = rules, self.detector.recipe.name
         try:
-            for name in dict.fromkeys((recipe.name, *recipe.also)):
-                station = _opened(bundle, name, recipe)
-                self._stations[station.known[0]] = station
-                station.detector.require_golden()
+            self.detector.require_golden()
+            self.products = {name: _product(self.detector.bundle, name) for name in self.detector.ready}
         except BaseException:
-            self.close()
+            self.detector.close()
             raise
-        self._now = next(iter(self._stations.values()))
 
     @property
-    def detector(self) -> Detector:
-        """The detector in use."""
-        return self._now.detector
+    def product(self) -> Product:
+        """What is judged when no trigger names a recipe."""
+        return self.products[self._now]
 
     @property
     def recipes(self) -> tuple[str, ...]:
-        """Names of the open recipes."""
-        return tuple(self._stations)
-
-    @property
-    def known(self) -> tuple[str, str, str]:
-        """Name of the recipe in use, its file's sha256 and its graph's."""
-        return self._now.known
+        """Names of the recipes that are ready."""
+        return tuple(self.products)
 
     def version(self, recipe: str) -> str:
-        """sha256 of an open recipe's file, empty when it is not open."""
-        station = self._stations.get(recipe)
-        return station.known[1] if station else ""
+        """sha256 of a ready recipe's file, empty when it is not ready."""
+        product = self.products.get(recipe)
+        return product.known[1] if product else ""
 
     def use(self, recipe: str) -> None:
-        """Judge by another open recipe from the next frame on. Raises RecipeError."""
-        self._now = self._station(recipe)
+        """Judge by another recipe that is ready from the next frame on; called from any thread. Raises RecipeError."""
+        self._now = self._ready(recipe)
 
-    def _station(self, recipe: str) -> Station:
-        if recipe not in self._stations:
-            raise RecipeError(f"no recipe {recipe!r} is open (open: {', '.join(self.recipes)})")
-        return self._stations[recipe]
+    def _ready(self, recipe: str) -> str:
+        if recipe not in self.products:
+            raise RecipeError(f"no recipe {recipe!r} is ready (ready: {', '.join(self.products)})")
+        return recipe
 
     def close(self) -> None:
-        """Free the detectors."""
-        for station in self._stations.values():
-            station.detector.close()
+        """Free the detector."""
+        self.detector.close()
 
     def __call__(self, item: Item, shot: Shot | None = None) -> Event:
         """The event of a frame, by the recipe that its trigger names; one that fails is an event too."""
-        start = time.perf_counter()
-        station, verdict, error, self.look = self._now, None, "", None
+        start, name, error, self.look = time.perf_counter(), self._now, "", None
         try:
             if shot is not None and shot.recipe:
-                station = self._station(shot.recipe)
+                name = self._ready(shot.recipe)
             if isinstance(item, ImageError):
                 raise item
-            fitted = fit_to_model(item.pixels, station.detector.bundle.manifest.preprocess)
-            verdict = station.detector(replace(item, pixels=fitted))
-            self.look = Look(item, fitted, verdict)
+            fitted = fit_to_model(item.pixels, self.detector.bundle.manifest.preprocess)
+            self.detector.use(name)
+            self.look = Look(item, fitted, self.detector(replace(item, pixels=fitted)))
         except (OrinspectError, RuntimeError, ValueError) as failed:
             error = " ".join(str(failed).split()) or type(failed).__name__
         frame = NO_FRAME if isinstance(item, ImageError) else item
-        return self._event(station, frame, start, verdict, error, shot)
+        return self._event(self.products[name], frame, start, error, shot)
 
-    def outcome(self, verdict: Verdict, station: Station | None = None) -> str:
+    def outcome(self, verdict: Verdict, product: Product | None = None) -> str:
         """accept, review or reject; counts the anomalous frames in a row, of each recipe by itself."""
-        station = station or self._now
-        station.in_a_row = station.in_a_row + 1 if verdict.is_anomalous else 0
-        if station.in_a_row >= self._rules.debounce:
+        product = product or self.product
+        product.in_a_row = product.in_a_row + 1 if verdict.is_anomalous else 0
+        if product.in_a_row >= self._rules.debounce:
             return REJECT
         near = verdict.score > verdict.threshold - self._rules.review_band * abs(verdict.threshold)
         return REVIEW if verdict.is_anomalous or verdict.outcome == REVIEW or near else ACCEPT
 
-    def _event(
-        self, station: Station, frame: Frame, start: float, verdict: Verdict | None, error: str, shot: Shot | None
-    ) -> Event:
-        outcome = FAILED if verdict is None else self.outcome(verdict, station)
+    def _event(self, product: Product, frame: Frame, start: float, error: str, shot: Shot | None) -> Event:
+        verdict = self.look.verdict if self.look else None
+        outcome = FAILED if verdict is None else self.outcome(verdict, product)
         picture = None if outcome in (ACCEPT, FAILED) else np.asarray(thumbnail(frame.pixels))
         return Event(
             uuid.uuid4().hex,
@@ -133,9 +125,9 @@ class Judge:
             frame.index,
             outcome,
             verdict.score if verdict else None,
-            station.detector.recipe.threshold,
+            product.recipe.threshold,
             (time.perf_counter() - start) * 1e3,
-            *station.known,
+            *product.known,
             error,
             shot.at if shot else None,
             shot.by if shot else "",
@@ -144,10 +136,9 @@ class Judge:
         )
 
 
-def _opened(bundle: Bundle, name: str, config: RecipeConfig) -> Station:
-    detector = Detector.load(bundle, name or None, backend=config.backend, threads=config.threads)
-    files, recipe = bundle.manifest, detector.recipe
-    return Station(detector, (recipe.name, files.files[files.recipes[recipe.name]].sha256, recipe.graph_sha256))
+def _product(bundle: Bundle, name: str) -> Product:
+    recipe, files = bundle.recipe(name), bundle.manifest
+    return Product(recipe, (name, files.files[files.recipes[name]].sha256, recipe.graph_sha256))
 
 
 def _small(anomaly_map: NDArray[np.float32] | None) -> NDArray[np.float32] | None:

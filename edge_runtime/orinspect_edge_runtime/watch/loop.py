@@ -17,6 +17,7 @@ from orinspect_edge_runtime.errors import ImageError, OrinspectError
 from orinspect_edge_runtime.notify import Notifier
 from orinspect_edge_runtime.watch.alarms import Alarms
 from orinspect_edge_runtime.watch.config import WatchConfig, read_config
+from orinspect_edge_runtime.watch.drift_watch import DriftWatch
 from orinspect_edge_runtime.watch.event import Event
 from orinspect_edge_runtime.watch.gpio import gpio_lines
 from orinspect_edge_runtime.watch.http.choice import chosen_recipe
@@ -51,7 +52,7 @@ class Watch:
         self.reader = Reader(config.source, self.judge.detector.bundle.manifest.preprocess, self.trigger)
         self.lines = [] if self.trigger is None else gpio_lines(self.trigger)
         self.latency, self.outcomes = Latency(), Counter[str]()
-        self.alarms = Alarms(source_name(config.source))
+        self.alarms, self.drift = Alarms(source_name(config.source)), DriftWatch(self.judge, config.verdict)
         self._notifier, self._stop, self._reload = Notifier(), False, False
         self._told_at, self._began = 0.0, time.time()
         self._judges: queue.SimpleQueue[Judge] = queue.SimpleQueue()
@@ -82,8 +83,9 @@ class Watch:
         if self.trigger is not None:
             for late in self.trigger.late():
                 self._judged(Job(ImageError("no frame could be judged in time for this trigger"), late))
-        for alarm in self.alarms.changed({"camera": self.reader.trouble}, self.judge.known):
-            LOG.warning("%s: %s", alarm.outcome, alarm.error)
+        for alarm in self.alarms.changed(
+            {"camera": self.reader.trouble, **self.drift.troubles}, self.judge.product.known
+        ):
             self.sinks.offer(alarm)
         self._notifier.alive()
         self._tell()
@@ -100,9 +102,10 @@ class Watch:
 
     def _replace(self, judge: Judge) -> None:
         self.judge.close()
+        self.drift.close()
         if self.trigger is not None:
             self.trigger.recipes = judge.recipes
-        self.judge = judge
+        self.judge, self.drift = judge, DriftWatch(judge, self.config.verdict)
         LOG.info("runs now: %s, recipe %s", judge.detector.description, judge.detector.recipe.name)
 
     def _open_http(self) -> Service | None:
@@ -121,6 +124,8 @@ class Watch:
         self.sinks.offer(event, job.item)
         if self.http is not None:
             self.http.window.show(self.judge.look, event)
+        if self.judge.look is not None:
+            self.drift.offer(event.recipe, self.judge.look.verdict, self.judge.look.frame.pixels)
         return event
 
     def reload(self) -> bool:
@@ -138,8 +143,8 @@ class Watch:
         ]
         if fixed:
             LOG.warning("changes of %s take effect after a restart", ", ".join(fixed))
-        self._replace(judge)
         self.config = replace(self.config, recipe=new.recipe, verdict=new.verdict)
+        self._replace(judge)
         LOG.info("reloaded: %s", judge.detector.description)
         return True
 
@@ -149,13 +154,14 @@ class Watch:
         return {
             "began_at": self._began,
             "told_at": time.time(),
-            "recipe": detector.recipe.name,
+            "recipe": self.judge.product.recipe.name,
             "runs": detector.description,
             "frames": self.latency.count,
             "outcomes": dict(self.outcomes),
             "dropped_frames": self.reader.slot.dropped,
             "camera": self.reader.trouble,
             "alarms": self.alarms.active,
+            "drift": self.drift.status(),
             "latency_ms": self.latency.percentiles_ms(),
             "trigger": self.trigger
             and {**self.trigger.status(), "lines": {one.path: one.trouble for one in self.lines}},
@@ -179,6 +185,7 @@ class Watch:
 
     def _end(self) -> None:
         self._notifier.stopping("draining the sinks")
+        self.drift.close()
         for line in self.lines:
             line.close()
         self.reader.stop(0.3)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,13 @@ LEAST: dict[str, Any] = {"source": {"location": "in"}, "recipe": {"bundle": "bun
         ({"source": {"location": "in", "fps_max": float("nan")}}, "fps_max is nan"),
         ({"verdict": {"debounce": 0}}, "[verdict] debounce is 0: it must be 1 to 1000"),
         ({"verdict": {"debounce": True}}, "debounce is True: it must be of type int"),
+        ({"source": {"location": "x", "kind": "gstreamer"}}, "size is []: give the pipeline's [width, height]"),
+        ({"recipe": {"bundle": "b", "also": ["a"]}}, "name is empty: with `also`, name the recipe"),
+        ({"recipe": {"bundle": "b", "name": "a", "also": [1]}}, "also is [1]: it must be of type list of strings"),
+        ({"trigger": {}}, "[trigger] needs a source of kind camera or gstreamer"),
+        ({"trigger": {"gpio": {"/line": 3}}}, "gpio is {'/line': 3}: it must be of type table of strings"),
+        ({"trigger": {"edge": "up"}}, "edge is 'up': use one of rising, falling, both"),
+        ({"images": {"path": "p", "which": "bad"}}, "which is 'bad': use one of rejects, reviews, all"),
         ({"mqtt": 3}, "mqtt must be a table"),
         ({"mqtt": {"host": "h", "topic": "a/#"}}, "a topic has no #"),
         ({"webhook": {"url": "file:///etc/passwd"}}, "begins with http"),
@@ -90,27 +99,32 @@ def test_any_bytes_are_a_config_or_one_error(tmp_path_factory: pytest.TempPathFa
         read_config(file)
 
 
+def test_thousands_of_damaged_files_are_a_config_or_one_error() -> None:
+    script = Path(__file__).parents[3] / "benchmarks/watch_fuzz.py"
+    if not script.exists():
+        pytest.skip("the benchmarks lie in the sources only")
+    command = [sys.executable, str(script), "--count", "3000", "--seed", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith("3000 configurations: {")
+    # Both outcomes occur: otherwise it would only try its own mistakes.
+    assert "'taken'" in done.stdout
+    assert "'refused'" in done.stdout
+    assert "several" not in done.stdout
+
+
 def test_the_example_of_the_documentation_is_a_config_also_with_its_options() -> None:
     page = Path(__file__).parents[3] / "docs/watch.md"
     if not page.exists():
         pytest.skip("the documentation lies in the sources only")
     example = page.read_text("utf-8").partition("```toml\n")[2].partition("```")[0]
     assert make_config(tomllib.loads(example)).verdict.review_band == 0.1
-    whole = example.replace("# [", "[").replace('kind = "folder"', "", 1)
-    for name in (
-        "kind",
-        "host",
-        "topic",
-        "url",
-        "region",
-        "rotate",
-        "fps_max",
-        "frozen_after_s",
-        "black_below",
-        "name",
-    ):
-        whole = whole.replace(f"# {name} =", f"{name} =")
-    config = make_config(tomllib.loads(whole))
+    whole = re.sub(r"^# ", "", example, flags=re.MULTILINE).replace('kind = "folder"', "", 1).replace('location = "in"', "")
+    config = make_config(tomllib.loads(whole.replace("[source]", '[source]\nlocation = "rtsp://camera/1"')))
     assert (config.source.kind, config.source.rotate, config.recipe.name) == ("camera", 90, "bracket")
+    assert config.recipe.also == ("cover", "lid")
+    assert config.images is not None
+    assert config.trigger is not None
+    assert list(config.trigger.gpio.values()) == ["", "cover"]
     assert config.mqtt is not None
     assert config.webhook is not None

@@ -26,6 +26,7 @@ from orinspect_edge_runtime.fit import FitOptions, fit_recipe
 from orinspect_edge_runtime.preprocess import Frame, list_images, read_frame
 from orinspect_edge_runtime.watch.alarms import Alarms
 from orinspect_edge_runtime.watch.config import RecipeConfig, VerdictConfig, make_config
+from orinspect_edge_runtime.watch.drift_watch import DriftWatch
 from orinspect_edge_runtime.watch.journal import opened
 from orinspect_edge_runtime.watch.judge import Judge
 from orinspect_edge_runtime.watch.latency import Latency
@@ -169,7 +170,7 @@ def test_a_trigger_names_the_recipe_and_switching_takes_no_time(bundle: Path, pi
     found = [judge(frame, shot) for shot in asked]
     assert [event.outcome for event in found] == ["accept", "reject", "accept", "failed"]
     assert [event.recipe for event in found] == ["part", "strict", "part", "part"]
-    assert "no recipe 'nowhere' is open (open: part, strict)" in found[3].error
+    assert "no recipe 'nowhere' is ready (ready: part, strict)" in found[3].error
     assert {(event.triggered_at, event.trigger) for event in found} == {(1.0, "gpio")}
     took = []
     for recipe in ("strict", "part") * 20:
@@ -178,7 +179,39 @@ def test_a_trigger_names_the_recipe_and_switching_takes_no_time(bundle: Path, pi
         took.append(time.perf_counter() - begin)
         assert judge(frame).outcome == {"strict": "reject", "part": "accept"}[recipe]
     assert min(took) < 1e-3
-    judge.close()
+    judge.detector.close()
+
+
+def test_drift_is_an_alarm_of_its_recipe(bundle: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orinspect_edge_runtime.watch.drift_watch.MOST_PER_S", float("inf"))
+    judge = Judge(RecipeConfig(str(bundle)), VerdictConfig())
+    drift, alarms = DriftWatch(judge, VerdictConfig()), Alarms("cam")
+    paths = list_images([pictures / "test/good"])
+    frames = [read_frame(path, judge.detector.bundle.manifest.preprocess) for path in paths]
+
+    def show(count: int, brighter: int) -> None:
+        for number in range(count):
+            pixels = frames[number % len(frames)].pixels + np.uint8(brighter)
+            verdict = judge.detector(pixels)
+            before = drift.status()["part"]["images"]  # type: ignore[index]
+            drift.offer("part", verdict, pixels)
+            wait_for(lambda before=before: drift.status()["part"]["images"] > before)
+
+    show(20, 0)
+    assert list(alarms.changed(drift.troubles, judge.product.known)) == []
+    show(60, 60)
+    (event, *_) = alarms.changed(drift.troubles, judge.product.known)
+    assert event.outcome == "alarm"
+    assert event.error.startswith("drift of part ")
+    assert "brighter" in event.error
+    # After a reload there is nothing to tell of yet: what was wrong is over until it shows again.
+    assert [e.outcome for e in alarms.changed({}, judge.product.known)] == ["clear"]
+    drift.close()
+    drift = DriftWatch(judge, VerdictConfig(drift=False))
+    drift.offer("part", judge.detector(frames[0]), frames[0].pixels)
+    assert drift.status() == {}
+    drift.close()
+    judge.detector.close()
 
 
 def test_troubles_are_events_when_they_begin_and_end() -> None:

@@ -78,7 +78,7 @@ class Metrics(Collector):
         return found
 
     def _scores(self) -> Iterator[Metric]:
-        recipe = self._watch.judge.detector.recipe
+        recipe = self._watch.judge.product.recipe
         info = GaugeMetricFamily(
             "orinspect_recipe_info", "The recipe that judges.", labels=["recipe", "scorer", "precision", "graph"]
         )

@@ -44,7 +44,7 @@ class Scoring:
 
     def _ready(self) -> Judge:
         """A judge with the recipe that the loop has now."""
-        name, of, _ = self._watch.judge.known
+        name, of, _ = self._watch.judge.product.known
         if self._judge is None or self._of != of:
             config = self._watch.config
             rules = dataclasses.replace(config.verdict, debounce=1)

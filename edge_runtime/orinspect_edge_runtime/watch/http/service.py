@@ -87,7 +87,7 @@ class Service:
 
     def status(self) -> dict[str, Any]:
         """What the loop told last, and what only matters here."""
-        recipe = self._watch.judge.detector.recipe
+        recipe = self._watch.judge.product.recipe
         chosen: dict[str, Any] = {"name": recipe.name, "scorer": recipe.scorer, "precision": recipe.precision}
         chosen |= {"threshold": recipe.threshold, "good_images": recipe.good_images, "false_alarm": recipe.false_alarm}
         told = self._watch.told

@@ -29,7 +29,7 @@ class Switch:
     @property
     def running(self) -> str:
         """Name of the recipe that judges."""
-        return self._watch.judge.detector.recipe.name
+        return self._watch.judge.product.recipe.name
 
     def names(self) -> list[str]:
         """Recipes of the bundle as it is on the disk now. Raises BundleError."""
@@ -73,6 +73,6 @@ class Switch:
 
     def fit_options(self) -> FitOptions:
         """Fit like the recipe that runs."""
-        recipe = self._watch.judge.detector.recipe
+        recipe = self._watch.judge.product.recipe
         backend = self._watch.config.recipe.backend
         return FitOptions(recipe.scorer, recipe.precision, recipe.false_alarm, backend=backend)

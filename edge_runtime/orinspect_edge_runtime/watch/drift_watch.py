@@ -1,0 +1,57 @@
+"""The drift monitors of a line, one a recipe, in a thread of their own: the loop does not wait for their arithmetic."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Sequence
+
+from orinspect_edge_runtime.detector import Verdict
+from orinspect_edge_runtime.drift import DriftMonitor
+from orinspect_edge_runtime.errors import InputError
+from orinspect_edge_runtime.preprocess import Pixels
+from orinspect_edge_runtime.watch.config import VerdictConfig
+from orinspect_edge_runtime.watch.judge import Judge
+from orinspect_edge_runtime.watch.outbox import Outbox
+
+LOG = logging.getLogger("orinspect.watch")
+# A line drifts over minutes: of a fast camera's frames these are enough, and the rest of the time is the detector's.
+MOST_PER_S = 5.0
+Seen = tuple[str, Verdict, Pixels]
+
+
+class DriftWatch:
+    """Monitors of the recipes that have a drift reference; they begin afresh with it, as after SIGHUP."""
+
+    def __init__(self, judge: Judge, rules: VerdictConfig) -> None:
+        made = {name: DriftMonitor(product.recipe) for name, product in judge.products.items()} if rules.drift else {}
+        self._monitors = {name: monitor for name, monitor in made.items() if monitor.parts}
+        self._box = Outbox[Seen]("drift", self._update, queue=2, batch=1)
+        self._next = dict.fromkeys(self._monitors, 0.0)
+        self.troubles: dict[str, str] = {}
+
+    def offer(self, recipe: str, verdict: Verdict, pixels: Pixels) -> None:
+        """Show a judged frame to its recipe's monitor, or leave it out. Never waits."""
+        now = time.monotonic()
+        if now >= self._next.get(recipe, now + 1):
+            self._next[recipe] = now + 1 / MOST_PER_S
+            self._box.offer((recipe, verdict, pixels))
+
+    def close(self) -> None:
+        """End the thread."""
+        self._box.close(time.monotonic() + 0.5)
+
+    def status(self) -> dict[str, object]:
+        """Each monitor's state, by recipe."""
+        return {name: dataclasses.asdict(monitor.state) for name, monitor in self._monitors.items()}
+
+    def _update(self, seen: Sequence[Seen]) -> None:
+        for recipe, verdict, pixels in seen:
+            try:
+                state = self._monitors[recipe].update(verdict.score, verdict.embedding, pixels)
+            except InputError as error:
+                LOG.warning("%s", error)
+                continue
+            # Replaced as a whole: the loop reads it meanwhile.
+            self.troubles = self.troubles | {f"drift of {recipe}": state.reason}

@@ -6,7 +6,7 @@
 
 It makes its own bundles and pictures. Needs mosquitto, gstreamer1.0-tools, gstreamer1.0-plugins-good,
 gir1.2-gst-rtsp-server-1.0 and python3-gi from apt, and root for a small file system. The loop is the product's own
-process, except for latency and memory, which call its judge and sinks. Says nothing about a Jetson.
+process, except for latency and memory, which call its parts. Says nothing about a Jetson.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ from orinspect_edge_runtime.conditions import measure_conditions
 from orinspect_edge_runtime.preprocess import list_images, read_frame
 from orinspect_edge_runtime.watch.config import make_config
 from orinspect_edge_runtime.watch.judge import Judge
+from orinspect_edge_runtime.watch.loop import Watch
 from orinspect_edge_runtime.watch.sinks import Sinks
+from orinspect_edge_runtime.watch.slot import Job
 
 RESULT = Path(__file__).parent / "results/watch.json"
 
@@ -56,7 +58,7 @@ class Scale:
     day_frames: int
 
 
-FULL = Scale(3000, 20, 1_000_000, 5, 10.0, 200, 86_400)
+FULL = Scale(1500, 20, 1_000_000, 5, 10.0, 200, 86_400)
 QUICK = Scale(100, 2, 5000, 1, 3.0, 3, 250)
 
 
@@ -99,22 +101,23 @@ def _store(name: str, found: dict[str, Any], commit: str) -> None:
 
 
 def latency(folder: Path, scale: Scale) -> dict[str, Any]:
-    """CPU-independent share that judging with sinks adds to the bare detector, frame by frame in turn."""
+    """What a step of the loop (slot, verdict, sinks, drift, status) adds to the bare detector, frame by frame in turn."""
     bundle, images = real_bundle(folder)
-    values = _tables(bundle, folder)
-    config = make_config(values)
-    judge, sinks = Judge(config.recipe, config.verdict), Sinks(config)
-    decoded = [read_frame(path, judge.detector.bundle.manifest.preprocess) for path in list_images([images])]
+    watch = Watch(folder / "none.toml", make_config(_tables(bundle, folder) | {"status": str(folder / "status.json")}))
+    detector = watch.judge.detector
+    decoded = [read_frame(path, detector.bundle.manifest.preprocess) for path in list_images([images])]
     bare, whole = [], []
     for frame in itertools.islice(itertools.cycle(decoded), scale.latency_frames):
         begin = time.perf_counter()
-        judge.detector(frame)
+        detector(frame)
         middle = time.perf_counter()
-        sinks.offer(judge(frame), frame)
+        watch.reader.slot.put(Job(frame))
+        watch.step()
         bare.append((middle - begin) * 1e3)
         whole.append((time.perf_counter() - middle) * 1e3)
-    left = sinks.close(time.monotonic() + 60)
-    judge.detector.close()
+    left = watch.sinks.close(time.monotonic() + 60)
+    watch.drift.close()
+    detector.close()
     line = Line(
         folder / "line", bundle, {"kind": "images", "location": str(_many(images, folder, scale.latency_frames))}
     )
@@ -216,7 +219,7 @@ def memory(folder: Path, scale: Scale) -> dict[str, Any]:
             resident.append(round(resident_mib() or 0.0, 1))
     seconds = time.perf_counter() - begin
     left = sinks.close(time.monotonic() + 60)
-    judge.detector.close()
+    judge.close()
     half = len(resident) // 2
     return {
         "frames": scale.memory_frames,

@@ -119,7 +119,9 @@ def test_the_example_of_the_documentation_is_a_config_also_with_its_options() ->
         pytest.skip("the documentation lies in the sources only")
     example = page.read_text("utf-8").partition("```toml\n")[2].partition("```")[0]
     assert make_config(tomllib.loads(example)).verdict.review_band == 0.1
-    whole = re.sub(r"^# ", "", example, flags=re.MULTILINE).replace('kind = "folder"', "", 1).replace('location = "in"', "")
+    whole = (
+        re.sub(r"^# ", "", example, flags=re.MULTILINE).replace('kind = "folder"', "", 1).replace('location = "in"', "")
+    )
     config = make_config(tomllib.loads(whole.replace("[source]", '[source]\nlocation = "rtsp://camera/1"')))
     assert (config.source.kind, config.source.rotate, config.recipe.name) == ("camera", 90, "bracket")
     assert config.recipe.also == ("cover", "lid")

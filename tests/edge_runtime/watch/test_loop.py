@@ -179,7 +179,7 @@ def test_a_trigger_names_the_recipe_and_switching_takes_no_time(bundle: Path, pi
         took.append(time.perf_counter() - begin)
         assert judge(frame).outcome == {"strict": "reject", "part": "accept"}[recipe]
     assert min(took) < 1e-3
-    judge.detector.close()
+    judge.close()
 
 
 def test_drift_is_an_alarm_of_its_recipe(bundle: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ def test_drift_is_an_alarm_of_its_recipe(bundle: Path, pictures: Path, monkeypat
     drift.offer("part", judge.detector(frames[0]), frames[0].pixels)
     assert drift.status() == {}
     drift.close()
-    judge.detector.close()
+    judge.close()
 
 
 def test_troubles_are_events_when_they_begin_and_end() -> None:

@@ -59,20 +59,22 @@ def main() -> int:
     chance, counts = random.Random(chosen.seed), Counter[str]()
     text = PAGE.read_text("utf-8").partition("```toml\n")[2].partition("```")[0]
     text = re.sub(r"^# ", "", text, flags=re.MULTILINE).replace('kind = "folder"', "", 1)
+    values = tomllib.loads(text)
     with tempfile.TemporaryDirectory() as folder:
         for number in range(chosen.count):
-            counts[_tried(text, chance, Path(folder, "watch.toml"), number)] += 1
+            counts[_tried(text if number % 2 else values, chance, Path(folder, "watch.toml"))] += 1
     print(f"{chosen.count} configurations: {dict(counts)}")
     return int(counts["crashed"] > 0)
 
 
-def _tried(text: str, chance: random.Random, file: Path, number: int) -> str:
+def _tried(whole: str | dict[str, Any], chance: random.Random, file: Path) -> str:
+    """What became of a damaged file, or of damaged values."""
     try:
-        if number % 2:
-            file.write_bytes(_damaged(text.encode(), chance))
+        if isinstance(whole, str):
+            file.write_bytes(_damaged(whole.encode(), chance))
             read_config(file)
         else:
-            make_config(_strange(tomllib.loads(text), chance))
+            make_config(_strange(whole, chance))
     except ConfigError as error:
         return "refused" if "\n" not in str(error) else "refused in several lines"
     except Exception:  # noqa: BLE001  what this looks for

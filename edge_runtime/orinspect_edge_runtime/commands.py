@@ -193,31 +193,30 @@ def _save_overlay(folder: Path, path: Path, number: int, frame: Any, verdict: An
 @click.command()
 @bundle_argument
 @click.argument("images", type=PATH, nargs=-1, required=True)
-@click.option("--out", type=PATH, required=True, help="File to write, .npz.")
+@click.option("--out", type=PATH, required=True, help="File to write, .npz or .parquet.")
 @click.option("--precision", default="fp32", show_default=True)
+@click.option("--engine", default="local", show_default=True, help="local, or ray for a Ray cluster (RAY_ADDRESS).")
 @backend_option
 @threads_option
-def embed(bundle: Path, images: tuple[Path, ...], out: Path, precision: str, **options: Any) -> None:
+def embed(bundle: Path, images: tuple[Path, ...], out: Path, engine: str, **options: Any) -> None:
     """Write the embedding of every image to a file.
 
     \b
     Example:  orinspect embed BUNDLE images/ --out embeddings.npz
-    The file holds `embedding` float32 [N, E] and `image`, the N paths.
+    The file holds `embedding` float32 [N, E] and `image`, the N paths. A job that was killed goes on where it was when
+    the same command is given again; memory does not grow with the number of images, but for the list of their names.
     """
-    from orinspect_edge_runtime.bundle import Bundle
-    from orinspect_edge_runtime.embed import embed_images
-    from orinspect_edge_runtime.errors import InputError
-    from orinspect_edge_runtime.preprocess import Skipped, list_images
-    from orinspect_edge_runtime.progress import track
+    from orinspect_edge_runtime.embed import EmbedJob, embed_images
+    from orinspect_edge_runtime.preprocess import list_images
+    from orinspect_edge_runtime.progress import counted
 
-    if out.suffix != ".npz":
-        raise InputError(f"--out {out}: embeddings are written as .npz")
-    opened, paths, skipped = Bundle.open(bundle), list_images(list(images)), list[Skipped]()
-    count = embed_images(
-        opened, paths, out, precision, skipped, each=lambda f: track(f, "embed", len(paths)), **options
-    )
-    _warn_skipped([s.reason for s in skipped])
-    click.echo(f"{out}: {count} embeddings of length {opened.manifest.encoder.embedding_dim}, {precision}")
+    job = EmbedJob(bundle, list_images(list(images)), out, **options)
+    with counted("embed", len(job.images)) as show:
+        done = embed_images(job, show, engine)
+    if done.resumed:
+        click.echo(f"{done.resumed} of the images had been done by an earlier run of this job", err=True)
+    _warn_skipped(list(done.skipped))
+    click.echo(f"{out}: {done.count} embeddings, {job.precision}")
 
 
 @click.command()

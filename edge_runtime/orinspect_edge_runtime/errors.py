@@ -58,6 +58,8 @@ EXTRA_OF_MODULE = {
     "tomli": "train",
     "torch": "train",
     "torchvision": "train",
+    "pyarrow": "parquet",
+    "ray": "ray",
     "av": "watch",
     "paho": "watch",
     "prometheus_client": "watch",

@@ -37,3 +37,11 @@ def shares(description: str) -> Iterator[Callable[[float], None]]:
 
         yield show
         progress.update(task, completed=100)
+
+
+@contextlib.contextmanager
+def counted(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar of `total` things: call what this yields with the number done."""
+    with _progress() as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda done: progress.update(task, completed=done)

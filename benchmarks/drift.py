@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +48,21 @@ BEFORE, AFTER, WINDOW = 50, 200, 50
 class Images:
     """What the monitor is shown: embedding float32 [N, E] and appearance float32 [N, 5] of each image."""
 
-    def __init__(self, encoder: Encoder, paths: list[Path], shift: Shift | None = None) -> None:
+    def __init__(self, encoder: Encoder, name: str, paths: list[Path], shift: Shift | None = None) -> None:
+        kept = encoder.kept(name, lambda: self._encoded(encoder, paths, shift))
+        self.embedding, self.looks = kept["embedding"], kept["appearance"]
+
+    def _encoded(self, encoder: Encoder, paths: list[Path], shift: Shift | None) -> dict[str, NDArray[Any]]:
         rng, looks = np.random.default_rng(0), []
 
-        def pictures() -> Any:
+        def pictures() -> Iterator[Pixels]:
             for path in paths:
                 pixels: Pixels = read_frame(path, encoder.spec).pixels
                 pixels = pixels if shift is None else np.ascontiguousarray(shift(pixels, rng))
                 looks.append(appearance(pixels))
                 yield pixels
 
-        self.embedding = encoder.features(pictures()).embedding
-        self.looks = np.stack(looks)
+        return {"embedding": encoder.features(pictures()).embedding, "appearance": np.stack(looks)}
 
 
 class Line:
@@ -105,16 +109,22 @@ def _without_patches(embedding: NDArray[np.float32]) -> Features:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
+    parser.add_argument("--cache", type=Path, help="folder to keep features and appearances in")
+    chosen = parser.parse_args()
+    quick, size = chosen.quick, "-quick" if chosen.quick else ""
     conditions = measure_conditions(1) | {"commit": revision()}
     cells = [cell for cell in read_cells() if cell.probability == 0][:: 4 if quick else 1]
     kinds = np.array([cell.kind for cell in cells])
     with tempfile.TemporaryDirectory(prefix="orinspect-drift-") as folder:
-        encoder = Encoder(Path(folder) / "encoder")
-        good = Images(encoder, [cell.path for cell in cells])
-        shown = np.sort(np.random.default_rng(9).permutation(len(cells))[: 60 if quick else 300])
-        chosen = dict(list(SHIFTS.items())[1:6:2]) if quick else SHIFTS
-        shifted = {name: Images(encoder, [cells[i].path for i in shown], shift) for name, shift in chosen.items()}
+        encoder = Encoder(Path(folder) / "encoder", chosen.cache)
+        good = Images(encoder, f"good{size}", [cell.path for cell in cells])
+        shown = np.sort(np.random.default_rng(5).choice(len(cells), 60 if quick else 300, replace=False))
+        paths = [cells[i].path for i in shown]
+        wanted = dict(list(SHIFTS.items())[1:6:2]) if quick else SHIFTS
+        shifted = {
+            name: Images(encoder, f"shift{number}{size}", paths, shift)
+            for number, (name, shift) in enumerate(wanted.items())
+        }
     rows = study(good, kinds, shown, shifted, 20 if quick else 200, 40 if quick else 1250)
     rows.append(in_order(good))
     show(rows)

@@ -50,8 +50,8 @@ Row = dict[str, Any]
 class Study:
     """The image sets, each encoded when a section first asks for it, and how much of everything is done."""
 
-    def __init__(self, folder: Path, quick: bool) -> None:
-        self.encoder = Encoder(folder / "encoder")
+    def __init__(self, folder: Path, quick: bool, cache: Path | None) -> None:
+        self.encoder = Encoder(folder / "encoder", cache)
         self.quick = quick
         self.seeds = range(1 if quick else 3)
         self._cells: Labelled | None = None
@@ -60,7 +60,8 @@ class Study:
     def cells(self) -> Labelled:
         """The solar cells; every eighth with --quick."""
         if self._cells is None:
-            self._cells = solar_cells(self.encoder, read_cells()[:: 8 if self.quick else 1])
+            name = "cells-quick" if self.quick else "cells"
+            self._cells = solar_cells(self.encoder, read_cells()[:: 8 if self.quick else 1], name)
         return self._cells
 
     def drawn(self, count: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -73,11 +74,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--sections", default=",".join(SECTIONS))
+    parser.add_argument("--cache", type=Path, help="folder to keep the features of the solar cells in")
     chosen = parser.parse_args()
     names = chosen.sections.split(",")
     conditions = measure_conditions(1) | {"commit": revision()}
     with tempfile.TemporaryDirectory(prefix="orinspect-scoring-") as folder:
-        study = Study(Path(folder), chosen.quick)
+        study = Study(Path(folder), chosen.quick, chosen.cache)
         for name in names:
             found = SECTIONS[name](study)
             CONSOLE.print(f"[bold]{name}")
@@ -208,8 +210,8 @@ def false_alarms(study: Study) -> list[Row]:
     """Mean rate seen over resamples, its standard error, and the share of resamples above twice the promise."""
     count, resamples = 99, {"knn": 1000, "patchcore": 1000, "padim": 200, "mahalanobis": 60}
     good = np.flatnonzero(~study.cells.bad)
-    grid = study.encoder.bundle.manifest.encoder.grid
-    kept = np.arange(grid[0] * grid[1]).reshape(grid)[::4, ::4].ravel()
+    side = round(study.cells.features.patches.shape[1] ** 0.5)
+    kept = np.arange(side**2).reshape(side, side)[::4, ::4].ravel()
     features = rows(study.cells.features, good)
     thinned = Features(features.embedding, np.ascontiguousarray(features.patches[:, kept]))
     found = []

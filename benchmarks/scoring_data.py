@@ -1,19 +1,25 @@
-"""Features of the image sets of scoring_accuracy.py, computed once by the fp32 graph of an unadapted ImageNet encoder."""
+"""Features of the image sets of the studies of scoring, by the fp32 graph of an ImageNet encoder that was not adapted.
+
+With a cache folder they are kept as NAME.npz and need not be computed again; delete it when the encoder or the shifts change.
+"""
 
 from __future__ import annotations
 
+import functools
 import gzip
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import textures
 from numpy.typing import NDArray
 from PIL import Image
 
+from orinspect_edge_runtime import durable
 from orinspect_edge_runtime.backends import Backend, open_backend
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.features import Features, extract
@@ -25,23 +31,25 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
 class Encoder:
-    """A bundle made from the ImageNet weights as they are."""
+    """A bundle made from the ImageNet weights as they are, in `folder`, when it is first needed."""
 
-    def __init__(self, folder: Path) -> None:
-        images = folder / "images"
+    def __init__(self, folder: Path, cache: Path | None = None) -> None:
+        self._folder, self._cache = folder, cache
+        self._opened: dict[str, Backend] = {}
+        self.spec = PreprocessSpec()
+
+    @functools.cached_property
+    def bundle(self) -> Bundle:
+        """The exported bundle, fp32."""
+        images, run, bundle = (self._folder / name for name in ("images", "run", "bundle"))
         images.mkdir(parents=True)
         for number, pixels in enumerate(textures.render("granite", 64, 64, 2).good):
             Image.fromarray(pixels).save(images / f"{number}.png")
-        run, bundle = folder / "run", folder / "bundle"
         _orinspect("pretrain", str(images), "--out", str(run), "--epochs", "0")
         _orinspect("export", str(run), "--out", str(bundle), "--precision", "fp32", "--calibration", str(images))
-        self.bundle = Bundle.open(bundle)
-        self._opened: dict[str, Backend] = {}
-
-    @property
-    def spec(self) -> PreprocessSpec:
-        """How images become frames."""
-        return self.bundle.manifest.preprocess
+        opened = Bundle.open(bundle)
+        assert opened.manifest.preprocess == self.spec
+        return opened
 
     def backend(self, head: str) -> Backend:
         """The graph of a head, without a recipe."""
@@ -55,6 +63,17 @@ class Encoder:
         """Features of uint8 [h, w, 3] pictures."""
         frames: Iterable[Frame] = map(frame_of_array, pictures)
         return extract(self.backend("patchcore"), frames, self.spec)
+
+    def kept(self, name: str, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+        """Arrays out of the cache, or made now and put there."""
+        if self._cache is None:
+            return make()
+        file = self._cache / f"{name}.npz"
+        if not file.exists():
+            arrays = make()
+            durable.write_file(file, lambda to: np.savez(to, **arrays))  # type: ignore[arg-type]
+        with np.load(file) as entries:
+            return dict(entries)
 
 
 @dataclass(frozen=True)
@@ -71,12 +90,19 @@ def rows(features: Features, index: NDArray[np.intp] | NDArray[np.bool_]) -> Fea
     return Features(features.embedding[index], features.patches[index])
 
 
-def solar_cells(encoder: Encoder, cells: list[Cell]) -> Labelled:
-    """ELPV: good cells (probability 0) and defective ones (2/3 and more)."""
+def solar_cells(encoder: Encoder, cells: list[Cell], name: str) -> Labelled:
+    """ELPV: good cells (probability 0) and defective ones (2/3 and more). name: of the cache's file."""
     used = [cell for cell in cells if cell.probability == 0 or cell.probability > 0.6]
-    features = encoder.features(read_frame(cell.path, encoder.spec).pixels for cell in used)
+
+    def make() -> dict[str, NDArray[Any]]:
+        found = encoder.features(read_frame(cell.path, encoder.spec).pixels for cell in used)
+        return {"embedding": found.embedding, "patches": found.patches}
+
+    kept = encoder.kept(name, make)
     bad = np.array([cell.probability > 0 for cell in used])
-    return Labelled(features, bad, np.array([cell.kind for cell in used]))
+    return Labelled(
+        Features(kept["embedding"], kept["patches"].astype(np.float32)), bad, np.array([cell.kind for cell in used])
+    )
 
 
 def fashion(encoder: Encoder, per_class: int, part: str) -> Labelled:

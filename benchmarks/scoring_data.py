@@ -1,6 +1,6 @@
 """Features of the image sets of the studies of scoring, by the fp32 graph of an ImageNet encoder that was not adapted.
 
-With a cache folder they are kept as NAME.npz and need not be computed again; delete it when the encoder or the shifts change.
+With a cache folder they are kept as NAME.npz and not computed again; delete it when the encoder or the shifts change.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from orinspect_edge_runtime.detector import Detector, Verdict
 from orinspect_edge_runtime.errors import ImageError, InputError
 from orinspect_edge_runtime.in_order import in_order
 from orinspect_edge_runtime.labelled import LabelledImage
-from orinspect_edge_runtime.localisation import Localisation, localise, read_mask
+from orinspect_edge_runtime.localisation import Localisation, Localiser, read_mask
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, Skipped, decode_ahead, too_many_skipped
 from orinspect_edge_runtime.recipe import Recipe
 
@@ -104,54 +104,47 @@ def evaluate(
 ) -> Evaluation:
     """Score every image and compute the metrics. `progress` is called with the share done.
 
-    With masks the maps of all images are held: 4 bytes a pixel of the model's size (147 kB at 192x192).
-    Raises InputError when over 5 % of the images cannot be read, or one class has none left; ImageError for a mask.
+    Images with a mask are scored first, so that of the good ones' maps only counts are kept (see Localiser); results are
+    in the order given. Raises InputError when over 5 % of the images cannot be read, or one class has none left;
+    ImageError for a mask.
     """
-    scored, skipped = [], list[Skipped]()
-    spec, maps = detector.bundle.manifest.preprocess, _Maps(any(image.masks for image in images))
-    frames = decode_ahead([image.path for image in images], spec)
+    order = sorted(range(len(images)), key=lambda number: not images[number].masks)
+    scored, skipped = dict[int, ScoredImage](), list[Skipped]()
+    spec, masked = detector.bundle.manifest.preprocess, any(image.masks for image in images)
+    frames = decode_ahead([images[number].path for number in order], spec)
 
     def judge(read: tuple[Path, Frame | ImageError]) -> Verdict | ImageError:
         return read[1] if isinstance(read[1], ImageError) else detector(read[1])
 
     judged = in_order(judge, frames, threads=detector.concurrency, ahead=detector.concurrency)
-    for number, (image, (_, outcome)) in enumerate(zip(images, judged, strict=True)):
-        if progress is not None:
-            progress(number / len(images))
-        verdict = outcome.result()
-        if isinstance(verdict, ImageError):
-            skipped.append(Skipped(image.path, str(verdict)))
-            if len(skipped) > 0.05 * len(images):
-                raise too_many_skipped(skipped, len(images)) from verdict
-            continue
-        scored.append(
-            ScoredImage(
+    with Localiser() as pixels:
+        for done, (number, (_, outcome)) in enumerate(zip(order, judged, strict=True)):
+            if progress is not None:
+                progress(done / len(images))
+            image, verdict = images[number], outcome.result()
+            if isinstance(verdict, ImageError):
+                skipped.append(Skipped(image.path, str(verdict)))
+                if len(skipped) > 0.05 * len(images):
+                    raise too_many_skipped(skipped, len(images)) from verdict
+                continue
+            scored[number] = ScoredImage(
                 str(image.path), image.kind, image.is_defective, verdict.score, verdict.is_anomalous, verdict.group
             )
-        )
-        maps.add(image, verdict, spec)
-    return summarise(detector, tuple(scored), tuple(s.reason for s in skipped), maps.figures())
+            if masked:
+                _localise(pixels, image, verdict, spec)
+        localisation = pixels.figures()
+    in_given_order = tuple(scored[number] for number in sorted(scored))
+    return summarise(detector, in_given_order, tuple(s.reason for s in skipped), localisation)
 
 
-class _Maps:
-    """Maps and masks of the images that pixel metrics are computed over."""
-
-    def __init__(self, wanted: bool) -> None:
-        self._wanted = wanted
-        self._kinds: list[str] = []
-        self._masks: list[NDArray[np.bool_]] = []
-        self._maps: list[NDArray[np.float32]] = []
-
-    def add(self, image: LabelledImage, verdict: Verdict, spec: PreprocessSpec) -> None:
-        """A defective image without a mask is left out: where its defect lies is not known."""
-        if not self._wanted or verdict.anomaly_map is None or (image.is_defective and not image.masks):
-            return
-        self._kinds.append(image.kind)
-        self._masks.append(read_mask(image.masks, spec))
-        self._maps.append(verdict.anomaly_map)
-
-    def figures(self) -> Localisation | None:
-        return localise(self._kinds, np.stack(self._masks), np.stack(self._maps)) if self._maps else None
+def _localise(pixels: Localiser, image: LabelledImage, verdict: Verdict, spec: PreprocessSpec) -> None:
+    """A defective image without a mask is left out: where its defect lies is not known."""
+    if verdict.anomaly_map is None:
+        return
+    if image.masks:
+        pixels.add_masked(image.kind, read_mask(image.masks, spec), verdict.anomaly_map)
+    elif not image.is_defective:
+        pixels.add_good(verdict.anomaly_map)
 
 
 def summarise(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter, UnidentifiedImageError
 
-from orinspect_edge_runtime import metrics
-from orinspect_edge_runtime.errors import ImageError
+from orinspect_edge_runtime.errors import ImageError, InputError
+from orinspect_edge_runtime.pixel_curve import Counts, area_under, count_pixels, weigh
 from orinspect_edge_runtime.preprocess import IMAGE_FORMATS, Pixels, PreprocessSpec, fit_to_model
+from orinspect_edge_runtime.regions import connected_regions
 
 HALF = 128
 Mask = NDArray[np.bool_]
+Values = NDArray[Any]
+Weights = NDArray[np.float64]
+# The name under which pixels of good images are counted; no kind of defect is called so.
+GOOD = ""
 
 
 @dataclass(frozen=True)
@@ -36,27 +42,100 @@ class Localisation:
     aupro_30_by_kind: dict[str, float]
 
 
-def localise(kinds: Sequence[str], masks: NDArray[Any], maps: NDArray[Any]) -> Localisation | None:
-    """Pixel metrics; None when no pixel is marked, or every one. masks bool [N, H, W], maps float [N, H, W].
+class Localiser:
+    """Pixel metrics of images that come one by one: those with a mask first, then the good ones. A context manager.
 
-    kinds: of each image; an image without a marked pixel counts as good, whatever its kind.
+    Memory: value and weight of every marked pixel, and one image. The unmarked pixels of images with a mask wait in a
+    temporary file (4 bytes each) until all masks are known; of a good image only counts stay.
     """
-    marked = masks.any(axis=(1, 2))
-    if not marked.any() or masks.all():
-        return None
-    names = np.array(kinds)
-    by_kind = {}
-    for kind in dict.fromkeys(names[marked].tolist()):
-        rows = ~marked | (names == kind)
-        if not masks[rows].all():
-            by_kind[str(kind)] = metrics.aupro(masks[rows], maps[rows])
-    return Localisation(
-        masked_images=int(marked.sum()),
-        pixel_auroc=metrics.pixel_auroc(masks, maps),
-        aupro_30=metrics.aupro(masks, maps),
-        aupro_05=metrics.aupro(masks, maps, limit=0.05),
-        aupro_30_by_kind=by_kind,
-    )
+
+    def __init__(self) -> None:
+        self._marked: dict[str, list[tuple[Values, Weights]]] = {}
+        self._regions: dict[str, int] = {}
+        self._waiting: list[tuple[str, int]] = []
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
+        self._thresholds: Values | None = None
+        self._counts: dict[str, Counts] = {}
+
+    def __enter__(self) -> Localiser:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def add_masked(self, kind: str, mask: Mask, values: Values) -> None:
+        """Take in a map float [H, W] and its mask; without a marked pixel the image counts as good."""
+        if self._thresholds is not None:
+            raise ValueError("images with a mask come before the good ones")
+        _refuse_infinite(values)
+        if mask.any():
+            region, count = connected_regions(mask[None])
+            self._marked.setdefault(kind, []).append((values[mask], 1.0 / np.bincount(region)[region]))
+            self._regions[kind] = self._regions.get(kind, 0) + count
+        rest = values[~mask].astype(np.float32)
+        self._file.write(rest.tobytes())
+        self._waiting.append((kind if mask.any() else GOOD, len(rest)))
+
+    def add_good(self, values: Values) -> None:
+        """Take in the map of a good image, float [H, W]."""
+        _refuse_infinite(values)
+        self._settle()
+        self._count(GOOD, values.reshape(-1))
+
+    def figures(self) -> Localisation | None:
+        """The metrics; None when no pixel is marked, or every one."""
+        self._settle()
+        marked = [one for images in self._marked.values() for one in images]
+        if not marked or not self._total(self._counts).any():
+            return None
+        return Localisation(
+            masked_images=len(marked),
+            pixel_auroc=self._area(list(self._marked), by_pixel=True),
+            aupro_30=self._area(list(self._marked)),
+            aupro_05=self._area(list(self._marked), limit=0.05),
+            aupro_30_by_kind={kind: self._area([kind]) for kind in self._marked if self._total((GOOD, kind)).any()},
+        )
+
+    def _settle(self) -> None:
+        """All masks are known: sort the values of the marked pixels and count those that waited."""
+        if self._thresholds is not None:
+            return
+        values = [values for images in self._marked.values() for values, _ in images]
+        self._thresholds = np.unique(np.concatenate(values)) if values else np.zeros(0, np.float32)
+        self._file.seek(0)
+        for kind, count in self._waiting:
+            self._count(kind, np.frombuffer(self._file.read(4 * count), np.float32))
+
+    def _count(self, kind: str, values: Values) -> None:
+        counts = count_pixels(self._known(), values)
+        self._counts[kind] = self._counts[kind] + counts if kind in self._counts else counts
+
+    def _known(self) -> Values:
+        assert self._thresholds is not None
+        return self._thresholds
+
+    def _total(self, kinds: Iterable[str]) -> Counts:
+        """Counts of the unmarked pixels of some kinds of image."""
+        total = np.zeros(2 * len(self._known()) + 1, np.int64)
+        for kind in kinds:
+            total += self._counts.get(kind, 0)
+        return total
+
+    def _area(self, kinds: list[str], limit: float | None = None, by_pixel: bool = False) -> float:
+        """Area under the overlap curve of the regions of some kinds, or under the ROC curve of their pixels."""
+        parts = [one for kind in kinds for one in self._marked[kind]]
+        values = np.concatenate([values for values, _ in parts])
+        regions = sum(self._regions[kind] for kind in kinds)
+        weights = np.concatenate([weights for _, weights in parts]) / regions
+        if by_pixel:
+            weights, limit = np.full(len(values), 1.0 / len(values)), 1.0
+        gains = weigh(self._known(), values, weights)
+        return area_under(self._total((GOOD, *kinds)), gains, 0.3 if limit is None else limit)
+
+
+def _refuse_infinite(values: Values) -> None:
+    if not np.isfinite(values).all():
+        raise InputError("a map holds values that are not finite; the model or its precision is broken")
 
 
 def read_mask(paths: Sequence[Path], spec: PreprocessSpec) -> Mask:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orinspect_edge_runtime.errors import InputError
+from orinspect_edge_runtime.pixel_curve import area_under, count_pixels, weigh
 from orinspect_edge_runtime.regions import connected_regions
 
 Doubles = NDArray[np.float64]
@@ -61,11 +62,13 @@ def fpr_at_tpr(labels: NDArray[Any], scores: NDArray[Any], tpr: float = 0.95) ->
 def pixel_auroc(masks: NDArray[Any], maps: NDArray[Any]) -> float:
     """AUROC over all pixels. masks: bool [N, H, W], True where defective. maps: float [N, H, W].
 
-    Memory: one copy of the maps. Raises InputError as `auroc` does, and when all or no pixels are defective.
+    Raises InputError as `auroc` does, and when all or no pixels are defective.
     """
     marked, values = _checked_maps(masks, maps)
-    good, bad = np.sort(values[~marked]), values[marked]
-    return _area_under(good, bad, np.full(len(bad), 1.0 / len(bad)), 1.0)
+    bad = values[marked]
+    thresholds = np.unique(bad)
+    gains = weigh(thresholds, bad, np.full(len(bad), 1.0 / len(bad)))
+    return area_under(count_pixels(thresholds, values[~marked]), gains)
 
 
 def aupro(masks: NDArray[Any], maps: NDArray[Any], *, limit: float = 0.3) -> float:
@@ -79,7 +82,9 @@ def aupro(masks: NDArray[Any], maps: NDArray[Any], *, limit: float = 0.3) -> flo
         raise InputError(f"a false-positive rate limit of {limit} cannot be used: more than 0 and at most 1")
     region, count = connected_regions(marked)
     weights = (1.0 / (np.bincount(region, minlength=count) * count))[region]
-    return _area_under(_highest(values[~marked], limit), values[marked], weights, limit, int((~marked).sum()))
+    bad = values[marked]
+    thresholds = np.unique(bad)
+    return area_under(count_pixels(thresholds, values[~marked]), weigh(thresholds, bad, weights), limit)
 
 
 def _checked_maps(masks: NDArray[Any], maps: NDArray[Any]) -> tuple[NDArray[np.bool_], NDArray[Any]]:
@@ -88,36 +93,6 @@ def _checked_maps(masks: NDArray[Any], maps: NDArray[Any]) -> tuple[NDArray[np.b
         raise InputError(f"masks {list(marks.shape)} and maps {list(values.shape)} must both be [N, H, W]")
     flat, scores = checked(marks.reshape(-1), values.reshape(-1), "pixels")
     return flat.reshape(marks.shape), scores.reshape(marks.shape)
-
-
-def _highest(good: NDArray[Any], share: float) -> NDArray[Any]:
-    """The highest `share` of the values, and all that tie with the lowest of them, in ascending order."""
-    keep = min(len(good), int(np.ceil(share * len(good))) + 1)
-    lowest = np.partition(good, len(good) - keep)[len(good) - keep]
-    return np.sort(good[good >= lowest])
-
-
-def _area_under(
-    good: NDArray[Any], bad: NDArray[Any], weights: Doubles, limit: float, good_count: int | None = None
-) -> float:
-    """Area under the curve of found weight over false-positive rate, from 0 to `limit`, divided by `limit`.
-
-    good: in ascending order, at least the highest share `limit` of `good_count`. weights: of `bad`, their sum is 1.
-    """
-    count = len(good) if good_count is None else good_count
-    order = np.argsort(bad, kind="stable")
-    bad = bad[order]
-    below = np.concatenate([[0.0], np.cumsum(weights[order])])
-    firsts = np.flatnonzero(np.concatenate([[True], good[1:] != good[:-1]]))
-    values = good[firsts]
-    # The false-positive rate steps from `start` to `end` at each distinct good value; ties with defects rise linearly.
-    end, start = (len(good) - firsts) / count, (len(good) - np.append(firsts[1:], len(good))) / count
-    low = below[-1] - below[np.searchsorted(bad, values, "right")]
-    high = below[-1] - below[np.searchsorted(bad, values, "left")]
-    cut = np.minimum(end, limit)
-    width = np.maximum(cut - start, 0.0)
-    top = low + (high - low) * width / (end - start)
-    return float(np.sum(width * (low + top) / 2) / limit)
 
 
 def spearman(first: NDArray[Any], second: NDArray[Any]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,25 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from orinspect_edge_runtime import metrics
-from orinspect_edge_runtime.errors import ImageError
-from orinspect_edge_runtime.localisation import localise, read_mask
+from orinspect_edge_runtime.errors import ImageError, InputError
+from orinspect_edge_runtime.localisation import Localisation, Localiser, read_mask
 from orinspect_edge_runtime.preprocess import PreprocessSpec
 
 SPEC = PreprocessSpec(32, 32)
+
+
+def localise(kinds: list[str], masks: np.ndarray, maps: np.ndarray) -> Localisation | None:
+    """Images with an empty mask come as masked ones and as good ones by turns: both must count alike."""
+    with Localiser() as pixels:
+        good = []
+        for number, (kind, mask, values) in enumerate(zip(kinds, masks, maps, strict=True)):
+            if mask.any() or number % 2:
+                pixels.add_masked(kind, mask, values.astype(np.float32))
+            else:
+                good.append(values.astype(np.float32))
+        for values in good:
+            pixels.add_good(values)
+        return pixels.figures()
 
 
 def saved(path: Path, pixels: np.ndarray) -> Path:
@@ -62,13 +77,13 @@ def test_figures_equal_the_reference(seed: int, steps: int) -> None:
     masks = rng.random((4, 9, 9)) < 0.2
     masks[0], masks[1, 0, 0] = False, True
     maps = rng.standard_normal(masks.shape) + masks
-    maps = np.round(maps * steps) / steps if steps else maps
+    maps = (np.round(maps * steps) / steps if steps else maps).astype(np.float32)
     found = localise(["good", "cut", "cut", "bent"], masks, maps)
     assert found is not None
     assert found.pixel_auroc == pytest.approx(roc_auc_score(masks.ravel(), maps.ravel()), abs=1e-9)
-    assert found.aupro_05 == metrics.aupro(masks, maps, limit=0.05)
-    assert found.aupro_30 == metrics.aupro(masks, maps)
-    assert found.aupro_30_by_kind["cut"] == metrics.aupro(masks[:3], maps[:3])
+    assert found.aupro_05 == pytest.approx(metrics.aupro(masks, maps, limit=0.05), abs=1e-12)
+    assert found.aupro_30 == pytest.approx(metrics.aupro(masks, maps), abs=1e-12)
+    assert found.aupro_30_by_kind["cut"] == pytest.approx(metrics.aupro(masks[:3], maps[:3]), abs=1e-12)
 
 
 @pytest.mark.parametrize("fill", [False, True])
@@ -82,3 +97,26 @@ def test_an_empty_mask_counts_as_good() -> None:
     found = localise(["bad", "bad"], masks, masks.astype(float))
     assert found is not None
     assert (found.masked_images, found.pixel_auroc, found.aupro_30) == (1, 1.0, pytest.approx(1.0))
+
+
+def test_masks_must_come_first_and_maps_must_be_finite() -> None:
+    with Localiser() as pixels:
+        with pytest.raises(InputError, match="not finite"):
+            pixels.add_masked("bad", np.ones((4, 4), bool), np.full((4, 4), np.nan, np.float32))
+        pixels.add_good(np.zeros((4, 4), np.float32))
+        with pytest.raises(ValueError, match="before the good ones"):
+            pixels.add_masked("bad", np.ones((4, 4), bool), np.zeros((4, 4), np.float32))
+
+
+def test_memory_does_not_grow_with_the_good_images() -> None:
+    rng = np.random.default_rng(0)
+    mask = np.zeros((96, 96), bool)
+    mask[10:14, 20:30] = True
+    with Localiser() as pixels:
+        pixels.add_masked("bad", mask, rng.standard_normal((96, 96)).astype(np.float32))
+        tracemalloc.start()
+        for _ in range(200):
+            pixels.add_good(rng.standard_normal((96, 96)).astype(np.float32))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 20 * mask.size * 4, "200 maps were 200 times that"

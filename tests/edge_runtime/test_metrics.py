@@ -211,7 +211,7 @@ def test_an_aupro_limit_out_of_range(limit: float) -> None:
 
 def test_maps_in_bulk_are_fast() -> None:
     masks, values = maps(0, (50, 256, 256), 0)
-    start = time.perf_counter()
+    start = time.process_time()
     metrics.aupro(masks, values)
     metrics.pixel_auroc(masks, values)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20

@@ -49,6 +49,12 @@ def _print_json(value: Any) -> None:
     type=float,
     help="Share of good images that a person may have to look at: adds a review band below the threshold.",
 )
+@click.option(
+    "--threshold",
+    default="conformal",
+    show_default=True,
+    help="conformal keeps its promise; tail extrapolates to rates that so few images cannot promise (50 or more).",
+)
 @click.option("--mask", type=PATH, help="Picture of what to inspect: white is inspected, black is not.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @backend_option

@@ -28,7 +28,7 @@ from orinspect_edge_runtime.preprocess import Frame
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.region_mask import inspected_patches, on_all_patches
 from orinspect_edge_runtime.scorers import SCORERS, Scorer
-from orinspect_edge_runtime.threshold import Threshold, conformal_threshold
+from orinspect_edge_runtime.threshold import THRESHOLDS, Threshold
 
 FOLDS = 5
 HALVES = 2
@@ -44,6 +44,7 @@ class FitOptions:
     """What a user may choose. groups: kinds of good image to tell apart, 0 to find the number by evidence.
 
     review_alarm: share of good images that a person may have to look at, those that alarm included; None for no review.
+    threshold: how both are found, a name of THRESHOLDS.
     """
 
     scorer: str = "patchcore"
@@ -53,10 +54,13 @@ class FitOptions:
     seed: int = 0
     backend: str = "auto"
     review_alarm: float | None = None
+    threshold: str = "conformal"
 
     def __post_init__(self) -> None:
         if self.scorer not in SCORERS:
             raise InputError(f"scorer {self.scorer!r} is not known: use one of {', '.join(SCORERS)}")
+        if self.threshold not in THRESHOLDS:
+            raise InputError(f"threshold {self.threshold!r} is not known: use one of {', '.join(THRESHOLDS)}")
         if not 0 < self.false_alarm < 0.5:
             raise InputError(f"--false-alarm {self.false_alarm}: a share between 0 and 0.5, for example 0.01")
         if self.review_alarm is not None and not self.false_alarm < self.review_alarm < 1:
@@ -120,6 +124,7 @@ def fit_recipe(
         calibration_images=np.argsort(fitted.calibration, kind="stable").astype(np.int32),
         review_threshold=None if fitted.review is None else fitted.review.value,
         review_alarm=options.review_alarm,
+        threshold_rule=options.threshold,
     )
 
 
@@ -155,13 +160,17 @@ def fit_features(
     if inspected is not None:
         arrays = on_all_patches(arrays, inspected) | {"inspected": inspected}
     tell(1.0)
-    review = None if options.review_alarm is None else calibrated(calibration, options.review_alarm)
-    return Fitted(arrays, groups, calibration, calibrated(calibration, options.false_alarm), review)
+    rule, asked = options.threshold, options.review_alarm
+    review = None if asked is None else calibrated(calibration, asked, rule)
+    return Fitted(arrays, groups, calibration, calibrated(calibration, options.false_alarm, rule), review)
 
 
-def calibrated(scores: Floats, false_alarm: float) -> Threshold:
-    """The threshold of a recipe on its cross-fitted scores [n]; its note says what that leaves uncertain."""
-    threshold = conformal_threshold(scores, false_alarm)
+def calibrated(scores: Floats, false_alarm: float, rule: str = "conformal") -> Threshold:
+    """The threshold of a recipe on its cross-fitted scores [n]; its note says what that leaves uncertain.
+
+    rule: one of THRESHOLDS.
+    """
+    threshold = THRESHOLDS[rule](scores, false_alarm)
     return replace(threshold, note=f"{threshold.note}; cross-fitted in {FOLDS} parts, so approximate")
 
 

@@ -63,7 +63,8 @@ class Recipe:
     an empty text. calibration_images: int32 [n], number of the image of each calibration score; empty when not known.
     edits: what was changed since the fit, oldest first.
     review_threshold: an image above it that is not anomalous should be looked at by a person, None for no such band;
-    review_alarm: share of good images promised to be above it at most. A recipe with a region mask has the arrays `mask`,
+    review_alarm: share of good images promised to be above it at most. threshold_rule: how both were found, a name of
+    threshold.THRESHOLDS. A recipe with a region mask has the arrays `mask`,
     bool [height, width] at the model's size, and `inspected`, bool [P], the patches that count.
     """
 
@@ -86,6 +87,7 @@ class Recipe:
     edits: tuple[Edit, ...] = ()
     review_threshold: float | None = None
     review_alarm: float | None = None
+    threshold_rule: str = "conformal"
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -166,5 +168,6 @@ def _made_up(fields: dict[str, Any]) -> dict[str, Any]:
         "edits": [],
         "review_threshold": None,
         "review_alarm": None,
+        "threshold_rule": "conformal",
         "calibration_images": np.zeros(0, np.int32),
     }

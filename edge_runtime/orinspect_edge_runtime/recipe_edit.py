@@ -223,12 +223,13 @@ def _without_image(recipe: Recipe, number: int) -> tuple[Recipe, _Change]:
         new = dataclasses.replace(new, group_sizes=sizes)
     if known.any():
         left = recipe.calibration_scores[~known]
-        threshold = calibrated(left, recipe.false_alarm)
+        rule, asked = recipe.threshold_rule, recipe.review_alarm
+        threshold = calibrated(left, recipe.false_alarm, rule)
         new = dataclasses.replace(
             new,
             threshold=threshold.value,
             false_alarm_note=threshold.note,
-            review_threshold=None if recipe.review_alarm is None else calibrated(left, recipe.review_alarm).value,
+            review_threshold=None if asked is None else calibrated(left, asked, rule).value,
             calibration_scores=left,
             calibration_images=recipe.calibration_images[~known],
         )

@@ -8,6 +8,7 @@ probability at most (n + 1 - k) / (n + 1), whatever the distribution. Over camer
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,6 +163,13 @@ def pareto_tail(excesses: NDArray[Any]) -> tuple[float, float]:
     if not (mean > 0 and spread > 1e-12 * mean):
         raise InputError("the highest scores are all alike: a tail cannot be fitted to them")
     return 2 - mean / spread, 2 * mean * weighted / spread
+
+
+# How a threshold is found, by the name that `fit --threshold` takes.
+THRESHOLDS: dict[str, Callable[[NDArray[Any], float], Threshold]] = {
+    "conformal": conformal_threshold,
+    "tail": tail_threshold,
+}
 
 
 def _note(asked: float, promised: float, kept: bool, count: int, interval: tuple[float, float]) -> str:

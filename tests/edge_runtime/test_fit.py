@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.features import Features, score_features
 from orinspect_edge_runtime.fit import FEWEST_TO_HALVE, FitOptions, fit_features
 from orinspect_edge_runtime.scorers import SCORERS
@@ -47,3 +48,34 @@ def test_few_images_are_not_halved() -> None:
     for fitted, lower in ((few, False), (enough, True)):
         scores, _ = score_features(SCORERS["mahalanobis"], fitted.arrays, draw(rng, 2000))
         assert (scores.mean() > -0.3) == lower
+
+
+def test_a_tail_reaches_beyond_what_the_images_can_promise() -> None:
+    features = draw(np.random.default_rng(0), 60)
+    plain = fit_features(features, FitOptions("knn", false_alarm=0.001, groups=1))
+    tail = fit_features(features, FitOptions("knn", false_alarm=0.001, groups=1, threshold="tail"))
+    assert not plain.threshold.kept and plain.threshold.value == plain.calibration.max()
+    assert tail.threshold.extrapolated and tail.threshold.value >= plain.threshold.value
+    assert "an estimate" in tail.threshold.note and "60 good images cannot promise 0.10%" in tail.threshold.note
+    kept = fit_features(features, FitOptions("knn", false_alarm=0.1, groups=1, threshold="tail"))
+    assert kept.threshold.kept and not kept.threshold.extrapolated
+
+
+def test_an_unknown_threshold_and_too_few_images_for_a_tail() -> None:
+    with pytest.raises(InputError, match="use one of conformal, tail"):
+        FitOptions(threshold="best")
+    with pytest.raises(InputError, match="add images"):
+        fit_features(draw(np.random.default_rng(0), 30), FitOptions("knn", groups=1, threshold="tail"))
+
+
+@pytest.mark.parametrize("threshold", ["conformal", "tail"])
+def test_images_all_alike_never_alarm_by_the_conformal_threshold(threshold: str) -> None:
+    same = Features(np.ones((60, DIM), np.float32), np.ones((60, PATCHES, PATCH_DIM), np.float32))
+    options = FitOptions("mahalanobis", false_alarm=0.001, groups=1, threshold=threshold)
+    if threshold == "tail":
+        with pytest.raises(InputError, match="all alike: a tail cannot be fitted"):
+            fit_features(same, options)
+    else:
+        fitted = fit_features(same, options)
+        scores, _ = score_features(SCORERS["mahalanobis"], fitted.arrays, same)
+        assert (scores <= fitted.threshold.value).all()

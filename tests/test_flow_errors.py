@@ -38,10 +38,10 @@ def place(tmp_path: Path, real_bundle: Path, pictures: Path, monkeypatch: pytest
     """The working folder: `bundle` without a recipe, `data` in the MVTec layout, and a choice of bad things."""
     copytree(real_bundle, tmp_path / "bundle")
     copytree(pictures, tmp_path / "data")
-    for name in ("empty", "three", "texts", "one-kind/good"):
+    for name in ("empty", "one", "texts", "one-kind/good"):
         (tmp_path / name).mkdir(parents=True)
+    copy(pictures / "train/good/00.png", tmp_path / "one")
     for number in range(3):
-        copy(pictures / f"train/good/0{number}.png", tmp_path / "three")
         copy(pictures / f"train/good/0{number}.png", tmp_path / "one-kind/good")
         (tmp_path / f"texts/{number}.png").write_text("text")
     (tmp_path / "file").write_text("text")
@@ -62,7 +62,7 @@ BAD_INPUT = [
     (["fit", "data", "data"], "data: not a bundle"),
     (["fit", "bundle", "nowhere"], "nowhere: no such file or folder"),
     (["fit", "bundle", "empty"], "empty: no images here"),
-    (["fit", "bundle", "three"], "3 good images: at least 4"),
+    (["fit", "bundle", "one"], "1 good image: how good parts differ cannot be seen from that; at least 2"),
     (["fit", "bundle", "texts"], "1 of 3 images cannot be used.*texts/0.png"),
     (["fit", "bundle", "file"], "1 of 1 images cannot be used.*file: not an image"),
     ([*FIT, "--scorer", "magic"], "scorer 'magic' is not known: use one of .*patchcore"),

@@ -122,7 +122,10 @@ def fit_recipe(
         false_alarm_note=fitted.threshold.note,
         seed=options.seed,
         created_with=f"orinspect {version('orinspect')}",
-        arrays=fitted.arrays | drift | ({} if mask is None else {"mask": mask}),
+        arrays=fitted.arrays
+        | drift
+        | {"image_groups": labels.astype(np.int32)}
+        | ({} if mask is None else {"mask": mask}),
         calibration_scores=np.sort(fitted.calibration),
         images=tuple(names),
         calibration_images=np.argsort(fitted.calibration, kind="stable").astype(np.int32),

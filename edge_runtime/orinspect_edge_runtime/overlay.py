@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 
 import numpy as np
@@ -61,6 +62,13 @@ def outline(mask: NDArray[np.bool_], thickness: int) -> NDArray[np.bool_]:
         padded = np.pad(inner, 1, mode="edge")
         inner = padded[1:-1, 1:-1] & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return mask & ~inner
+
+
+def thumbnail_uri(pixels: Pixels, width: int) -> str:
+    """A data URI of a PNG file with the picture at most that wide and high."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((width, width))
+    return "data:image/png;base64," + base64.b64encode(to_png(np.asarray(image))).decode()
 
 
 def to_png(pixels: Pixels) -> bytes:

@@ -64,8 +64,8 @@ class Recipe:
     edits: what was changed since the fit, oldest first.
     review_threshold: an image above it that is not anomalous should be looked at by a person, None for no such band;
     review_alarm: share of good images promised to be above it at most. threshold_rule: how both were found, a name of
-    threshold.THRESHOLDS. A recipe with a region mask has the arrays `mask`,
-    bool [height, width] at the model's size, and `inspected`, bool [P], the patches that count.
+    threshold.THRESHOLDS. A recipe with a region mask has the arrays `mask`, bool [height, width] at the model's size, and
+    `inspected`, bool [P], the patches that count. The array `image_groups`, int32, holds the group of each of the images.
     """
 
     name: str

@@ -97,6 +97,39 @@ def history(bundle: Path, recipe: str | None, images: bool, as_json: bool) -> No
 
 @recipe.command()
 @bundle_argument
+@recipe_option
+@click.option("--sheet", type=PATH, help="HTML page to write, with pictures of each kind (extra `report`).")
+@json_option
+def groups(bundle: Path, recipe: str | None, sheet: Path | None, as_json: bool) -> None:
+    """The kinds of good image that a recipe tells apart.
+
+    \b
+    Example:  orinspect recipe groups BUNDLE --recipe bracket --sheet kinds.html
+    """
+    from orinspect_edge_runtime.bundle import Bundle
+    from orinspect_edge_runtime.errors import RecipeError
+
+    opened = Bundle.open(bundle)
+    found = opened.recipe(recipe)
+    if "image_groups" not in found.arrays:
+        raise RecipeError(f"recipe {found.name!r} does not say which image is of which kind; fit it again")
+    if sheet is not None:
+        from orinspect_edge_runtime.report import groups_page, write_report
+
+        write_report(sheet, groups_page(found, opened.manifest.preprocess))
+    kinds = [
+        [name for name, of in zip(found.images, found.arrays["image_groups"], strict=True) if of == group and name]
+        for group in range(len(found.group_sizes))
+    ]
+    if as_json:
+        click.echo(json.dumps(kinds, indent=2))
+        return
+    for number, names in enumerate(kinds, 1):
+        click.echo(f"kind {number}: {len(names)} images, for example {', '.join(names[:3])}")
+
+
+@recipe.command()
+@bundle_argument
 @click.argument("images", type=PATH, nargs=-1, required=True)
 @recipe_option
 @note_option

@@ -186,6 +186,8 @@ def _with_image(recipe: Recipe, features: Features, name: str) -> tuple[Recipe, 
     number, scorer = len(recipe.images), SCORERS[recipe.scorer]
     (before,), (group,) = score_features(scorer, recipe.arrays, features)
     changed = _editor(recipe).add(recipe.arrays, features, int(group), number, _reach(recipe, int(group)))
+    if "image_groups" in changed:
+        changed = changed | {"image_groups": np.append(changed["image_groups"], group).astype(np.int32)}
     (after,), _ = score_features(scorer, changed, features)
     rows = _editor(recipe).rows(changed) - _editor(recipe).rows(recipe.arrays)
     sizes = tuple(size + int(place == group) for place, size in enumerate(recipe.group_sizes))
@@ -209,7 +211,6 @@ def _without_image(recipe: Recipe, number: int) -> tuple[Recipe, _Change]:
     name = recipe.images[number]
     changed = _editor(recipe).forget(recipe.arrays, number)
     rows = _editor(recipe).rows(recipe.arrays) - _editor(recipe).rows(changed)
-    group = _editor(recipe).group_of(recipe.arrays, number)
     known = recipe.calibration_images == number
     new = dataclasses.replace(
         recipe,
@@ -218,8 +219,8 @@ def _without_image(recipe: Recipe, number: int) -> tuple[Recipe, _Change]:
         good_images=recipe.good_images - 1,
     )
     message = f"{rows} rows left"
-    if group is not None:
-        sizes = tuple(size - int(place == group) for place, size in enumerate(recipe.group_sizes))
+    if (groups := recipe.arrays.get("image_groups")) is not None:
+        sizes = tuple(size - int(place == groups[number]) for place, size in enumerate(recipe.group_sizes))
         new = dataclasses.replace(new, group_sizes=sizes)
     if known.any():
         left = recipe.calibration_scores[~known]
@@ -269,11 +270,6 @@ class _BankEditor:
     def rows(self, arrays: Arrays) -> int:
         return int(arrays["bank"].shape[1])
 
-    def group_of(self, arrays: Arrays, number: int) -> int | None:
-        bank = MemoryBank.of(arrays)
-        found = bank.owners[bank.origin[:, 0] == number]
-        return int(found[0]) if len(found) else None
-
 
 class _ReferenceEditor:
     """Nearest good images: the embedding itself enters, on the scale that was fitted."""
@@ -303,11 +299,6 @@ class _ReferenceEditor:
 
     def rows(self, arrays: Arrays) -> int:
         return len(arrays["references"])
-
-    def group_of(self, arrays: Arrays, number: int) -> int | None:
-        places = np.flatnonzero(_reference_origin(arrays) == number)
-        ends = np.cumsum(arrays["reference_counts"])
-        return int(np.searchsorted(ends, places[0], "right")) if len(places) else None
 
 
 def _reference_origin(arrays: Arrays) -> NDArray[np.int32]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import dataclasses
 import io
@@ -13,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from orinspect_edge_runtime import charts, durable, metrics, overlay
 from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.evaluation import Evaluation, ScoredImage
 from orinspect_edge_runtime.explain import Explanation, explain
-from orinspect_edge_runtime.preprocess import Pixels, read_frame
+from orinspect_edge_runtime.preprocess import PreprocessSpec, read_frame
+from orinspect_edge_runtime.recipe import Recipe
+from orinspect_edge_runtime.sheets import Sheet, group_sheets
 
 WORST_SHOWN = 12
 THUMBNAIL_WIDTH = 220
@@ -55,13 +55,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Page:
-    """What the report shows, in order: facts, figures (title, SVG), pictures, tables, notes."""
+    """What the report shows, in order: facts, figures (title, SVG), pictures, sheets, tables, notes."""
 
     title: str
     lead: str
     facts: tuple[tuple[str, str], ...] = ()
     figures: tuple[tuple[str, str], ...] = ()
     pictures: tuple[Picture, ...] = ()
+    sheets: tuple[Sheet, ...] = ()
     tables: tuple[Table, ...] = ()
     notes: tuple[str, ...] = ()
     footer: str = ""
@@ -142,8 +143,8 @@ def _picture(scored: ScoredImage, detector: Detector) -> Picture:
         drawn = overlay.draw_overlay(frame.pixels, anomaly_map, detector.recipe.threshold)
     why = _reason(explain(detector, frame, verdict))
     return Picture(
-        image=_thumbnail(frame.pixels),
-        heat_map=_thumbnail(drawn),
+        image=overlay.thumbnail_uri(frame.pixels, THUMBNAIL_WIDTH),
+        heat_map=overlay.thumbnail_uri(drawn, THUMBNAIL_WIDTH),
         caption=" · ".join((Path(scored.image).stem, scored.kind, f"score {scored.score:.1f}", *why)),
         is_defective=scored.is_defective,
         is_anomalous=scored.is_anomalous,
@@ -162,12 +163,6 @@ def _reason(why: Explanation) -> tuple[str, ...]:
     return tuple(words)
 
 
-def _thumbnail(pixels: Pixels) -> str:
-    image = Image.fromarray(pixels)
-    image.thumbnail((THUMBNAIL_WIDTH, THUMBNAIL_WIDTH))
-    return "data:image/png;base64," + base64.b64encode(overlay.to_png(np.asarray(image))).decode()
-
-
 def evaluation_page(evaluation: Evaluation, detector: Detector, dataset: str) -> Page:
     """The page of `orinspect evaluate --report`."""
     return Page(
@@ -176,9 +171,25 @@ def evaluation_page(evaluation: Evaluation, detector: Detector, dataset: str) ->
         facts=evaluation_facts(evaluation),
         figures=evaluation_figures(evaluation),
         pictures=worst_pictures(evaluation, detector),
+        sheets=group_sheets(detector.recipe, detector.bundle.manifest.preprocess),
         tables=(metrics_table(evaluation), kinds_table(evaluation)),
         notes=(detector.recipe.false_alarm_note, *evaluation.skipped),
         footer=detector.recipe.created_with,
+    )
+
+
+def groups_page(recipe: Recipe, spec: PreprocessSpec) -> Page:
+    """The page of `orinspect recipe groups --sheet`."""
+    sheets = group_sheets(recipe, spec)
+    missing = sum(sheet.missing for sheet in sheets)
+    notes = (f"{missing} of the pictures to be shown cannot be read here",) if missing else ()
+    return Page(
+        title=f"Kinds of good image in recipe {recipe.name}",
+        lead="Each kind is judged by its own statistics. If two of them are the same to you, or one is two, fit again with "
+        "--groups N; a defect that lies among them is taken out with  orinspect recipe forget.",
+        sheets=sheets,
+        notes=notes,
+        footer=recipe.created_with,
     )
 
 

@@ -110,7 +110,8 @@ def test_forgetting_an_added_image_restores_the_arrays(bundle: Bundle) -> None:
         edit = forget_image(bundle, name, "7-200.png")
         now, old = bundle.now().recipe(name), bundle.recipe(name)
         assert edit.rows_removed >= 1 and now.images[-1] == "" and now.good_images == 24
-        assert {n: a.tobytes() for n, a in now.arrays.items()} == {n: a.tobytes() for n, a in old.arrays.items()}
+        rows = {name for name in old.arrays if name != "image_groups"}
+        assert {n: now.arrays[n].tobytes() for n in rows} == {n: old.arrays[n].tobytes() for n in rows}
         assert now.threshold == old.threshold and now.group_sizes == old.group_sizes
 
 

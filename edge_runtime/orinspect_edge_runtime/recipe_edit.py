@@ -17,23 +17,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path, PurePath
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from orinspect_edge_runtime import recipe as recipes
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.detector import Detector, Image
+from orinspect_edge_runtime.editors import editor_of
 from orinspect_edge_runtime.errors import InputError, RecipeError
 from orinspect_edge_runtime.features import Features, score_features
 from orinspect_edge_runtime.fit import calibrated
-from orinspect_edge_runtime.memory_bank import MemoryBank
 from orinspect_edge_runtime.recipe import Edit, Recipe
 from orinspect_edge_runtime.scorers import SCORERS
-from orinspect_edge_runtime.whitening import Whitening
 
-Arrays = dict[str, NDArray[Any]]
 NOTE_LENGTH = 500
 
 
@@ -54,7 +50,7 @@ def mark_good(
 
 
 def _mark(bundle: Bundle, detector: Detector, image: Image, note: str) -> Edit:
-    _editor(detector.recipe)
+    editor_of(detector.recipe)
     frame, seen = detector.frame(image), detector.recipe
     features = detector.features(frame)
 
@@ -69,8 +65,9 @@ def _mark(bundle: Bundle, detector: Detector, image: Image, note: str) -> Edit:
 def forget_image(bundle: Bundle | Path | str, recipe: str | None, image: str, *, note: str = "") -> Edit:
     """Let a recipe forget an image: every row that came from it, and its calibration score.
 
-    image: its name in Recipe.images, or a part of the path from its end that only one has. Whitening, groups and scale
-    of the scores stay as they were fitted. Raises InputError naming the nearest when there is no such image.
+    image: its name in Recipe.images, or a part of the path from its end that only one has. Whitening, groups, scale of
+    the scores and the drift monitor's reference stay as they were fitted. Raises InputError naming the nearest images
+    when there is none of that name.
     """
     return _edited(_opened(bundle), recipe, "forget", lambda now: _without_image(now, find_image(now, image)), note)
 
@@ -185,11 +182,11 @@ def _edit(old: Recipe, new: Recipe, kind: str, done: _Change, note: str, file: s
 def _with_image(recipe: Recipe, features: Features, name: str) -> tuple[Recipe, _Change]:
     number, scorer = len(recipe.images), SCORERS[recipe.scorer]
     (before,), (group,) = score_features(scorer, recipe.arrays, features)
-    changed = _editor(recipe).add(recipe.arrays, features, int(group), number, _reach(recipe, int(group)))
+    changed = editor_of(recipe).add(recipe.arrays, features, int(group), number, _reach(recipe, int(group)))
     if "image_groups" in changed:
         changed = changed | {"image_groups": np.append(changed["image_groups"], group).astype(np.int32)}
     (after,), _ = score_features(scorer, changed, features)
-    rows = _editor(recipe).rows(changed) - _editor(recipe).rows(recipe.arrays)
+    rows = editor_of(recipe).rows(changed) - editor_of(recipe).rows(recipe.arrays)
     sizes = tuple(size + int(place == group) for place, size in enumerate(recipe.group_sizes))
     new = dataclasses.replace(
         recipe, arrays=changed, images=(*recipe.images, name), good_images=recipe.good_images + 1, group_sizes=sizes
@@ -209,8 +206,8 @@ def _reach(recipe: Recipe, group: int) -> float:
 
 def _without_image(recipe: Recipe, number: int) -> tuple[Recipe, _Change]:
     name = recipe.images[number]
-    changed = _editor(recipe).forget(recipe.arrays, number)
-    rows = _editor(recipe).rows(recipe.arrays) - _editor(recipe).rows(changed)
+    changed = editor_of(recipe).forget(recipe.arrays, number)
+    rows = editor_of(recipe).rows(recipe.arrays) - editor_of(recipe).rows(changed)
     known = recipe.calibration_images == number
     new = dataclasses.replace(
         recipe,
@@ -253,68 +250,3 @@ def _free_name(source: str, taken: tuple[str, ...]) -> str:
 def _opened(bundle: Bundle | Path | str) -> Bundle:
     """A bundle as it is now; one that was opened before is not verified a second time."""
     return bundle.now() if isinstance(bundle, Bundle) else Bundle.open(bundle)
-
-
-class _BankEditor:
-    """PatchCore: patches farther than `reach` enter the bank."""
-
-    def add(self, arrays: Arrays, features: Features, group: int, number: int, reach: float) -> Arrays:
-        patches = features.patches[0]
-        places = np.flatnonzero(arrays.get("inspected", np.ones(len(patches), bool)))
-        whitened = Whitening(arrays["patch_mean"], arrays["patch_projection"])(patches[places])
-        return arrays | MemoryBank.of(arrays).grown(whitened, group, number, reach, places).arrays()
-
-    def forget(self, arrays: Arrays, number: int) -> Arrays:
-        return arrays | MemoryBank.of(arrays).without(number).arrays()
-
-    def rows(self, arrays: Arrays) -> int:
-        return int(arrays["bank"].shape[1])
-
-
-class _ReferenceEditor:
-    """Nearest good images: the embedding itself enters, on the scale that was fitted."""
-
-    def add(self, arrays: Arrays, features: Features, group: int, number: int, reach: float) -> Arrays:
-        row = (features.embedding[0] - arrays["embedding_mean"][group]) * arrays["embedding_scale"][group]
-        place = int(arrays["reference_counts"][: group + 1].sum())
-        counts = arrays["reference_counts"].copy()
-        counts[group] += 1
-        return arrays | {
-            "references": np.insert(arrays["references"], place, row, axis=0),
-            "reference_origin": np.insert(_reference_origin(arrays), place, number),
-            "reference_counts": counts,
-        }
-
-    def forget(self, arrays: Arrays, number: int) -> Arrays:
-        kept = _reference_origin(arrays) != number
-        owners = np.repeat(np.arange(len(arrays["reference_counts"])), arrays["reference_counts"])
-        counts = np.bincount(owners[kept], minlength=len(arrays["reference_counts"])).astype(np.int32)
-        if counts.min() == 0:
-            raise RecipeError("a kind of good image would have no reference left: fit again without this image")
-        return arrays | {
-            "references": arrays["references"][kept],
-            "reference_origin": arrays["reference_origin"][kept],
-            "reference_counts": counts,
-        }
-
-    def rows(self, arrays: Arrays) -> int:
-        return len(arrays["references"])
-
-
-def _reference_origin(arrays: Arrays) -> NDArray[np.int32]:
-    if "reference_origin" not in arrays:
-        raise RecipeError("this recipe does not say which image its references came from; fit it again")
-    return arrays["reference_origin"]
-
-
-_Editor = _BankEditor | _ReferenceEditor
-EDITORS: dict[str, _Editor] = {"patchcore": _BankEditor(), "knn": _ReferenceEditor()}
-
-
-def _editor(recipe: Recipe) -> _Editor:
-    if recipe.scorer not in EDITORS:
-        raise RecipeError(
-            f"recipe {recipe.name!r}: {recipe.scorer} holds means and covariances of all images together, not the images; "
-            f"add the image to the folder, or take it out, and fit again (only {' and '.join(EDITORS)} can be edited)"
-        )
-    return EDITORS[recipe.scorer]

@@ -99,7 +99,9 @@ def test_round_trip(recipe: Recipe) -> None:
 
 @pytest.fixture
 def small(tiny_recipe: Callable[..., Recipe]) -> Recipe:
-    return tiny_recipe(arrays={"bank": np.arange(6, dtype=np.float32).reshape(2, 3), "origin": np.array([3, 1])})
+    edit = Edit(1, "add", "b", "2026", "", 1, 0, 2.0, None, 1.5, 1.5, "", "recipes/old.npz")
+    arrays = {"bank": np.arange(6, dtype=np.float32).reshape(2, 3), "origin": np.array([3, 1])}
+    return tiny_recipe(arrays=arrays, images=("a", "b"), edits=(edit,), calibration_images=np.array([1, 0], np.int32))
 
 
 @pytest.mark.parametrize("mask", [0x01, 0x80, 0xFF])

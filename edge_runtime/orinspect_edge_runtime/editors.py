@@ -14,6 +14,7 @@ from orinspect_edge_runtime.errors import RecipeError
 from orinspect_edge_runtime.features import Features
 from orinspect_edge_runtime.memory_bank import MemoryBank
 from orinspect_edge_runtime.recipe import Recipe
+from orinspect_edge_runtime.scorers.knn import Knn
 from orinspect_edge_runtime.whitening import Whitening
 
 Arrays = dict[str, NDArray[Any]]
@@ -52,6 +53,11 @@ class ReferenceEditor:
     """Nearest good images: the embedding itself enters, on the scale that was fitted."""
 
     def add(self, arrays: Arrays, features: Features, group: int, number: int, reach: float) -> Arrays:
+        if arrays["reference_counts"][group] < Knn().neighbours:
+            # The mean would be over one neighbour more, a farther one: scores would rise, and the promise be void.
+            raise RecipeError(
+                f"knn with fewer than {Knn().neighbours} good images of a kind cannot be taught one by one: fit again"
+            )
         row = (features.embedding[0] - arrays["embedding_mean"][group]) * arrays["embedding_scale"][group]
         place = int(arrays["reference_counts"][: group + 1].sum())
         counts = arrays["reference_counts"].copy()

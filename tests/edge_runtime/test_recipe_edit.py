@@ -193,6 +193,14 @@ def test_knn_says_when_one_image_is_not_enough(bundle: Bundle) -> None:
     assert "still alarms" not in edits[-1].message
 
 
+def test_knn_of_a_handful_is_not_taught_because_its_scores_would_rise(bundle: Bundle) -> None:
+    options = FitOptions(scorer="knn", false_alarm=0.1, groups=1)
+    few = bundle.add_recipe(fit_recipe(bundle, [picture(n) for n in range(4)], "few", options))
+    with pytest.raises(RecipeError, match="fewer than 5 good images"):
+        mark_good(few, "few", picture(50, spot=160))
+    assert history(few, "few") == ()
+
+
 def test_unknown_and_ambiguous_images_are_told(bundle: Bundle) -> None:
     with pytest.raises(InputError, match="no such image; near: line/3-0.png"):
         forget_image(bundle, "patchcore", "line/3-1.png")

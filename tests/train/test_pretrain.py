@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -21,7 +20,7 @@ from orinspect_train.alignment import Alignment
 from orinspect_train.checkpoint import Checkpoint, read_checkpoint
 from orinspect_train.config import METHOD_NAMES, PretrainConfig, read_config, to_toml
 from orinspect_train.methods import synthetic_defects
-from orinspect_train.metrics_log import Row, read_log
+from orinspect_train.metrics_log import read_log
 from orinspect_train.pretrain import open_encoder, pretrain
 from orinspect_train.run import load_encoder
 from orinspect_train.run_folder import CHECKPOINT, CONFIG, DROPPED, METRICS, WEIGHTS, is_finished
@@ -272,14 +271,3 @@ def test_a_loss_that_is_no_number_stops_the_run(
 def test_more_devices_than_there_are_is_said(image_folder: Path, tmp_path: Path, tiny: Tiny) -> None:
     with pytest.raises(ConfigError, match="--devices 0: this machine has"):
         pretrain(image_folder, tmp_path / "run", tiny(), devices=0)
-
-
-def test_two_processes_train_one_encoder(image_folder: Path, tmp_path: Path, tiny: Tiny) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("on a machine with GPUs, devices are GPUs")
-    run = tmp_path / "run"
-    outcome = pretrain(image_folder, run, tiny(epochs=2), devices=2)
-    rows: list[Row] = read_log(run / METRICS)
-    assert outcome.steps == 5 and [row.step for row in rows] == [1, 2, 3, 4, 5]
-    assert rows[-1].images_seen == 40
-    assert json.loads((run / "encoder.json").read_bytes())["method"] == "synthetic_defects"

@@ -6,11 +6,20 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from orinspect_train.config import METHOD_NAMES
+from orinspect_edge_runtime.errors import ConfigError
+from orinspect_train.config import METHOD_NAMES, PretrainConfig, to_toml
+from orinspect_train.metrics_log import read_log
+from orinspect_train.pretrain import pretrain
+from orinspect_train.processes import Processes, join_processes
+from orinspect_train.run import load_encoder
+from orinspect_train.run_folder import METRICS
 
 SMALL = {
     "nsa": {},
@@ -53,3 +62,52 @@ def test_two_processes_train_what_one_does(name: str, differences: dict[str, lis
     assert change > 1e-3
     # Rounding moves the statistics of batch norms by millionths; a term that forgets the other half, by a large share.
     assert difference < 0.01 * change, f"{difference} of {change}"
+
+
+def test_torchrun_trains_what_spawned_processes_do(
+    image_folder: Path, tmp_path: Path, tiny: Callable[..., PretrainConfig]
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("on a machine with GPUs, devices are GPUs")
+    config, file = tiny(encoder="tiny_resnet", method="byol", epochs=2), tmp_path / "c.toml"
+    file.write_bytes(to_toml(config))
+    outcome = pretrain(image_folder, tmp_path / "spawned", config, devices=2)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = ["-m", "orinspect_edge_runtime.cli", "pretrain", str(image_folder), "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [*torchrun, *command, "--config", str(file), "--devices", "2", "--json"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == outcome.steps == 5
+    curves = [[row.loss for row in read_log(tmp_path / run / METRICS)] for run in ("spawned", "run")]
+    assert len(curves[0]) == 5
+    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-4)
+    assert load_encoder(tmp_path / "run")[1]["adapted"] == outcome.adapted
+
+
+def test_one_process_asks_nobody() -> None:
+    assert join_processes(1) == Processes(1)
+    assert Processes(1).from_first(lambda: 3) == 3
+    assert [p.strategy for p in (Processes(1), Processes(2), Processes(2, launched=True))] == [
+        "auto",
+        "ddp_spawn",
+        "ddp",
+    ]
+
+
+def test_nodes_without_a_launcher_are_refused() -> None:
+    with pytest.raises(ConfigError, match="--nodes 2: start the command on every node with torchrun or srun"):
+        join_processes(1, 2)
+
+
+def test_other_numbers_than_the_launchers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "RANK": "1", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("MASTER_ADDR", "MASTER_PORT", "GROUP_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "1")
+    with pytest.raises(ConfigError, match="--devices 1 --nodes 2 are 2 processes, and 4 were started"):
+        join_processes(1, 2)

@@ -6,9 +6,12 @@ same computation on any device; it changes the class of a module and nothing of 
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.autograd import Function
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -44,6 +47,22 @@ def share_statistics(module: nn.Module) -> None:
             part.__class__ = SHARED[type(part)]
 
 
+class _Sum(Function):
+    """The sum over all processes. Each takes part in the loss of each, so gradients are summed as well."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total
+
+
 def _normalised(norm: _BatchNorm, values: Tensor) -> Tensor:
     if not norm.training:
         return functional.batch_norm(
@@ -53,20 +72,14 @@ def _normalised(norm: _BatchNorm, values: Tensor) -> Tensor:
     shape = [1, -1, *[1] * (values.ndim - 2)]
     count = values.numel() // values.shape[1] * distributed.get_world_size()
     wide = values.float()
-    mean = _total(wide.sum(axes)) / count
+    mean = _Sum.apply(wide.sum(axes)) / count
     centred = wide - mean.view(shape)
-    variance = _total(centred.square().sum(axes)) / count
+    variance = _Sum.apply(centred.square().sum(axes)) / count
     _remember(norm, mean.detach(), variance.detach() * count / max(count - 1, 1))
     result: Tensor = centred * (variance + norm.eps).rsqrt().view(shape)
     if norm.affine:
         result = result * norm.weight.view(shape) + norm.bias.view(shape)
     return result.to(values.dtype)
-
-
-def _total(values: Tensor) -> Tensor:
-    """The sum over all processes, through which gradients flow."""
-    total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
-    return total
 
 
 def _remember(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +22,8 @@ PATH = click.Path(path_type=Path)
 @click.argument("data", type=PATH)
 @click.option("--out", "run", type=PATH, help="Folder of the run.")
 @click.option("--config", "config_file", type=PATH, help="TOML file; the options here go before what it says.")
-@click.option("--method", help="synthetic_defects (default), vicreg, simclr or barlow_twins.")
-@click.option("--encoder", help="A timm model  [default: tf_efficientnet_lite0]")
+@click.option("--method", help="One of METHOD_NAMES, see below  [default: synthetic_defects]")
+@click.option("--encoder", help="A timm model, or tiny_resnet  [default: tf_efficientnet_lite0]")
 @click.option("--init", help="imagenet (default), scratch, or a .safetensors file.")
 @click.option(
     "--policy", help="What images may undergo: auto (default), gray, texture, object, photo, ...: train/README.md"
@@ -32,7 +33,8 @@ PATH = click.Path(path_type=Path)
 @click.option("--minutes", type=float, help="Wall clock of the whole run instead of epochs  [default: 4]")
 @click.option("--size", type=int, help="Side of the frames in pixels, a multiple of 32  [default: 192]")
 @click.option("--seed", type=int, help="Of everything random  [default: 0]")
-@click.option("--devices", type=int, default=1, show_default=True, help="GPUs (without a GPU: processes).")
+@click.option("--devices", type=int, default=1, show_default=True, help="GPUs of each node (without a GPU: processes).")
+@click.option("--nodes", type=int, default=1, show_default=True, help="Machines, for torchrun and SLURM.")
 @click.option("--resume", is_flag=True, help="Go on with a run that was interrupted.")
 @click.option("--force", is_flag=True, help="Replace a run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")
@@ -42,6 +44,7 @@ def pretrain(
     config_file: Path | None,
     preview: Path | None,
     devices: int,
+    nodes: int,
     resume: bool,
     force: bool,
     as_json: bool,
@@ -60,27 +63,36 @@ def pretrain(
 
     if resume and force:
         raise click.UsageError("--resume goes on with the run, --force throws it away: pass one of them")
+    first = _is_first_process()
     given = {name: value for name, value in options.items() if value is not None}
     if preview is not None:
         _preview(data, preview, _configured(config_file, given))
         return
     if run is None:
         raise click.UsageError("pass --out RUN, or --preview FILE to look at what training would be shown")
-    check_folder(run, resume=resume, force=force)
+    if first:
+        check_folder(run, resume=resume, force=force)
     config = _resumed(run, config_file, given) if resume else _configured(config_file, given)
     from orinspect_train.pretrain import pretrain as carry_out
 
-    with _progress() as report:
+    with _progress(shown=first) as report:
         outcome = carry_out(
-            data, run, config, resume=resume, force=force, devices=devices, started=started, report=report
+            data, run, config, resume=resume, force=force, devices=devices, nodes=nodes, started=started, report=report
         )
-    _tell(outcome, as_json)
+    if first:
+        _tell(outcome, as_json)
+
+
+def _is_first_process() -> bool:
+    """Whether this one prints and writes: torchrun and srun start the same command for every device."""
+    launched = "TORCHELASTIC_RUN_ID" in os.environ
+    return os.environ.get("RANK" if launched else "SLURM_PROCID", "0") == "0"
 
 
 def _preview(data: Path, file: Path, config: PretrainConfig) -> None:
     from orinspect_train.pretrain import preview
 
-    with _progress() as report:
+    with _progress(shown=True) as report:
         policy = preview(data, file, config, report)
     click.echo(f"{file}: method {config.method}, policy {policy}")
 
@@ -112,13 +124,15 @@ def _resumed(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainCon
 
 
 @contextmanager
-def _progress() -> Iterator[Report]:
+def _progress(*, shown: bool) -> Iterator[Report]:
     """One line a stage, on stderr, with the newest figures; it fits into 80 columns."""
     from rich.console import Console
     from rich.progress import Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True)) as progress:
+    with Progress(
+        *columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True), disable=not shown
+    ) as progress:
         tasks: dict[str, Any] = {}
 
         def report(stage: str, share: float, text: str) -> None:

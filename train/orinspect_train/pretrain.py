@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from orinspect_edge_runtime.errors import CheckFailed, ConfigError, InputError
+from orinspect_edge_runtime.errors import CheckFailed, InputError
 from orinspect_train import alignment, budget, metrics_log, policies
 from orinspect_train.alignment import Alignment
 from orinspect_train.augment import Augmenter
@@ -22,6 +22,7 @@ from orinspect_train.encoder import Encoder, freeze_stages, normalisation
 from orinspect_train.images import ImageSet, read_images
 from orinspect_train.methods import complete, open_method
 from orinspect_train.preview import write_preview
+from orinspect_train.processes import Processes, join_processes
 from orinspect_train.run import encoder_record, load_imagenet, load_weights, save_encoder, save_weights
 from orinspect_train.run_folder import CHECKPOINT, DROPPED, METRICS, check_folder, start_folder
 from orinspect_train.survival import measure_survival
@@ -58,28 +59,31 @@ def pretrain(
     resume: bool = False,
     force: bool = False,
     devices: int = 1,
+    nodes: int = 1,
     started: float | None = None,
     report: Report = lambda stage, share, text: None,
 ) -> Outcome:
     """Adapt an encoder to the images below `data`, and publish it in `run`; see alignment.py for when it is kept.
 
-    resume: go on with an unfinished run. force: replace a run. started: of the time budget, on time.monotonic().
+    resume: go on with an unfinished run. force: replace a run. devices, nodes: see processes.py; the outcome is the same
+    in every process. started: of the time budget, on time.monotonic().
     Raises InputError (images, folders), ConfigError, and CheckFailed when the training collapses.
     """
     started = time.monotonic() if started is None else started
-    config, accelerator = complete(config), _accelerator(devices)
-    check_folder(run, resume=resume, force=force)
+    config, processes = complete(config), join_processes(devices, nodes)
+    if processes.is_first:
+        check_folder(run, resume=resume, force=force)
     encoder = open_encoder(config)
     images = read_images(data, config, lambda share: report("images", share, ""))
-    if not resume:
+    if processes.is_first and not resume:
         start_folder(run, config, images.skipped)
     warning = warn_of_policy(config, images) if config.epochs != 0 else None
     if warning:
         report("policy", 1.0, warning)
-    job = _Job(run, config, images, encoder, devices, accelerator, started, report)
+    job = _Job(run, config, images, encoder, processes, started, report)
     if config.epochs == 0:
-        return job.publish(None, {}, adapted=False)
-    return job.adapt(read_checkpoint(run / CHECKPOINT))
+        return processes.from_first(lambda: job.publish(None, {}, adapted=False))
+    return job.adapt(processes.from_first(lambda: read_checkpoint(run / CHECKPOINT)))
 
 
 def open_encoder(config: PretrainConfig) -> Encoder:
@@ -145,21 +149,28 @@ class _Job:
     config: PretrainConfig
     images: ImageSet
     encoder: Encoder
-    devices: int
-    accelerator: str
+    processes: Processes
     started: float
     report: Report
 
     def adapt(self, checkpoint: Checkpoint | None) -> Outcome:
         """Train (on), and keep the result if it is better than the initial encoder."""
         initial = {name: value.clone() for name, value in self.encoder.trunk.state_dict().items()}
-        module = open_pretraining(self.config, self.encoder, self.images, self.devices)
+        module = open_pretraining(self.config, self.encoder, self.images, self.processes.total)
         if checkpoint is None:
-            plan, deadline = self._make_plan(module)
+            plan, seconds = self.processes.from_first(lambda: self._make_plan(module))
         else:
-            plan, deadline = self._checked(checkpoint.plan), math.inf
+            plan, seconds = self._checked(checkpoint.plan), math.inf
         module.steps = plan.steps
-        done = self._train(module, plan, deadline, checkpoint)
+        self._train(module, plan, time.monotonic() + seconds, checkpoint)
+        return self.processes.from_first(lambda: self._conclude(module, plan, initial))
+
+    def _conclude(self, module: Pretraining, plan: Plan, initial: dict[str, torch.Tensor]) -> Outcome:
+        """Measure what the last checkpoint holds, and publish it or the initial weights."""
+        done = read_checkpoint(self.run / CHECKPOINT)
+        if done is None:
+            raise CheckFailed(f"{self.run}: the training ended without a checkpoint; start again with --force")
+        module.load_state_dict(done.model)
         before, after = Alignment(plan.unadapted), self._measure(module, "check after", plan.precision)
         adapted = alignment.has_helped(before, after)
         if not adapted:
@@ -190,7 +201,7 @@ class _Job:
         return Outcome(str(self.run), adapted, *counts, steps, planned, rate, seconds, precision, aligned)
 
     def _make_plan(self, module: Pretraining) -> tuple[Plan, float]:
-        """The plan, and when training must end (on time.monotonic()) to leave time for the check after it."""
+        """The plan, and the seconds from now after which training must end to leave time for the check after it."""
         training = self.images.split(self.config.held_out).training
         config = dataclasses.replace(self.config, batch_size=min(self.config.batch_size, len(training)))
         speed = budget.probe_speed(module, training, config, self._device)
@@ -202,34 +213,33 @@ class _Job:
             deadline = self.started + 60 * config.minutes - check_seconds
             steps = budget.fit_steps(deadline - time.monotonic(), speed, config)
         else:
-            steps = budget.epoch_steps(len(training), config.batch_size, self.devices, config.epochs)
+            steps = budget.epoch_steps(len(training), config.batch_size, self.processes.total, config.epochs)
         digest = self.images.digest
-        return Plan(steps, speed.precision, config.batch_size, self.devices, digest, before.auroc), deadline
+        plan = Plan(steps, speed.precision, config.batch_size, self.processes.total, digest, before.auroc)
+        return plan, deadline - time.monotonic()
 
     def _checked(self, plan: Plan) -> Plan:
-        if (plan.images, plan.devices) != (self.images.digest, self.devices):
-            raise InputError(f"{self.run}: it began with other images or another --devices; resume it with the same")
+        if (plan.images, plan.devices) != (self.images.digest, self.processes.total):
+            raise InputError(f"{self.run}: it began with other images or other --devices; resume it with the same")
         return plan
 
-    def _train(self, module: Pretraining, plan: Plan, deadline: float, checkpoint: Checkpoint | None) -> Checkpoint:
-        """Train to the end of the plan; the module then holds the state of the last checkpoint, which is returned."""
+    def _train(self, module: Pretraining, plan: Plan, deadline: float, checkpoint: Checkpoint | None) -> None:
+        """Train to the end of the plan, or to the deadline (on time.monotonic()), which leaves a checkpoint."""
         if checkpoint is not None:
             module.load_state_dict(checkpoint.model)
             module.optimizer_state, module.first_step = checkpoint.optimizer, checkpoint.step
-        metrics_log.start_log(self.run / METRICS, module.first_step)
+        if self.processes.is_first:
+            metrics_log.start_log(self.run / METRICS, module.first_step)
         # The check before it leaves the module in evaluation mode, and the trainer keeps what it finds.
         module.train()
         if module.first_step < plan.steps:
-            # Processes of several devices cannot share the terminal's bar.
-            report = (lambda share, text: self.report("training", share, text)) if self.devices == 1 else None
+            # Processes that are started from this one cannot share the terminal's bar.
+            shown = self.processes.strategy != "ddp_spawn" and self.processes.is_first
+            report = (lambda share, text: self.report("training", share, text)) if shown else None
             spent = checkpoint.seconds if checkpoint else 0.0
             keeper = Keeper(self.run, plan, self.config, deadline, spent, report)
-            train(module, self.images.split(self.config.held_out).training, keeper, accelerator=self.accelerator)
-        done = read_checkpoint(self.run / CHECKPOINT)
-        if done is None:
-            raise CheckFailed(f"{self.run}: the training ended without a checkpoint; start again with --force")
-        module.load_state_dict(done.model)
-        return done
+            pixels = self.images.split(self.config.held_out).training
+            train(module, pixels, keeper, self.processes, accelerator=self._device.type.replace("cuda", "gpu"))
 
     def _measure(self, module: Pretraining, stage: str, precision: str) -> Alignment:
         self.report(stage, 0.0, "")
@@ -244,12 +254,4 @@ class _Job:
 
     @property
     def _device(self) -> torch.device:
-        return torch.device("cuda" if self.accelerator == "gpu" else "cpu")
-
-
-def _accelerator(devices: int) -> str:
-    """Lightning's name of what to train on. Raises ConfigError for more devices than there are."""
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if devices < 1 or (gpus and devices > gpus):
-        raise ConfigError(f"--devices {devices}: this machine has {gpus or 'no'} GPUs; pass 1 to {max(gpus, 1)}")
-    return "gpu" if gpus else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -27,6 +27,7 @@ from orinspect_train.depthwise import Float32WeightGradient
 from orinspect_train.encoder import Encoder, normalisation
 from orinspect_train.health import Watch, examine
 from orinspect_train.methods import Batch, Method
+from orinspect_train.processes import Processes
 from orinspect_train.run_folder import CHECKPOINT, METRICS
 
 LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
@@ -145,7 +146,9 @@ class Keeper(pl.Callback):
         self.watch.check_loss(step, loss)
         if step % self.config.log_every == 0 or is_last:
             self._log(trainer, module, step, loss, outputs["embeddings"])
-        if not is_last and time.monotonic() > self.deadline:
+        # Clocks differ, and processes that do not stop at one step wait for each other for ever.
+        late = trainer.strategy.reduce_boolean_decision(time.monotonic() > self.deadline, all=False)
+        if not is_last and late:
             self.stopped_early = trainer.should_stop = True
         if self._is_due(step) or is_last or self.stopped_early:
             self._save(trainer, module, step)
@@ -187,7 +190,7 @@ def describe(row: metrics_log.Row) -> str:
     return f"loss {row.loss:.3f} {signs}"
 
 
-def train(module: Pretraining, pixels: Any, keeper: Keeper, *, accelerator: str) -> None:
+def train(module: Pretraining, pixels: Any, keeper: Keeper, processes: Processes, *, accelerator: str) -> None:
     """Run the steps from `module.first_step` to the end of the plan. pixels: uint8 [N, H, W, 3].
 
     Raises CheckFailed when the encoder collapses or the loss is no number, KeyboardInterrupt when it is interrupted.
@@ -205,8 +208,9 @@ def train(module: Pretraining, pixels: Any, keeper: Keeper, *, accelerator: str)
         with _quiet():
             trainer = pl.Trainer(
                 accelerator=accelerator,
-                devices=plan.devices,
-                strategy="ddp_spawn" if plan.devices > 1 else "auto",
+                devices=processes.devices,
+                num_nodes=processes.nodes,
+                strategy=processes.strategy,
                 precision=LIGHTNING_PRECISION[plan.precision],  # type: ignore[arg-type]
                 max_steps=plan.steps - module.first_step,
                 max_epochs=-1,

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from orinspect_edge_runtime.errors import OrinspectError
 from orinspect_train.cli import pretrain
-from orinspect_train.config import PretrainConfig, read_config, to_toml
+from orinspect_train.config import METHOD_NAMES, PretrainConfig, read_config, to_toml
 from orinspect_train.run_folder import CONFIG, RECORD
 
 
@@ -79,3 +79,22 @@ def test_resume_and_force_exclude_each_other(image_folder: Path, tmp_path: Path)
 
 def test_help_has_an_example() -> None:
     assert "Example:  orinspect pretrain" in invoke("--help").stdout
+
+
+def test_a_run_is_resumed_with_the_file_it_was_started_with_and_with_no_other(
+    image_folder: Path, config_file: Path, tmp_path: Path
+) -> None:
+    run, other = tmp_path / "run", tmp_path / "other.toml"
+    config_file.write_text(config_file.read_text() + "\n[synthetic_defects]\npositive_weight = 2.0\n")
+    other.write_text(config_file.read_text().replace("2.0", "3.0"))
+    assert invoke(image_folder, "--out", run, "--config", config_file).exit_code == 0
+    (run / RECORD).unlink()
+    result = invoke(image_folder, "--out", run, "--config", other, "--resume")
+    assert isinstance(result.exception, OrinspectError) and "contradicts" in str(result.exception)
+    result = invoke(image_folder, "--out", run, "--config", config_file, "--resume")
+    assert result.exit_code == 0, result.output
+
+
+def test_the_help_names_every_method() -> None:
+    shown = invoke("--help").output
+    assert all(name in shown for name in METHOD_NAMES)

@@ -16,6 +16,7 @@ from orinspect_edge_runtime.errors import ConfigError, InputError
 from orinspect_train.augment import Augmenter
 from orinspect_train.config import METHOD_NAMES, PretrainConfig
 from orinspect_train.encoder import Encoder
+from orinspect_train.health import examine
 from orinspect_train.methods import Batch, Method, complete, open_method
 from orinspect_train.methods.synthetic_defects import Heads
 from orinspect_train.methods.teacher import rising
@@ -198,6 +199,16 @@ def test_heads_give_a_logit_an_image_and_a_patch() -> None:
     encoder = Encoder("test_resnet", SIZE)
     image, patch = Heads(encoder)(torch.zeros(3, encoder.embedding_dim), torch.zeros(3, 16, encoder.patch_dim))
     assert (image.shape, patch.shape) == ((3,), (3, 16))
+
+
+def test_a_collapse_shows_in_the_embeddings(opened: Opened, textured: Callable[..., np.ndarray]) -> None:
+    encoder, method = opened
+    batch = tensors(method.render(textured(8), np.random.default_rng(0)))
+    assert not examine(method.loss(normalise, batch, 0.0)[1]).collapsed
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.zero_()
+    assert examine(method.loss(normalise, batch, 0.0)[1]).collapsed
 
 
 def test_options_are_filled_in_and_checked() -> None:

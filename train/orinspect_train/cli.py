@@ -22,7 +22,7 @@ PATH = click.Path(path_type=Path)
 @click.argument("data", type=PATH)
 @click.option("--out", "run", type=PATH, help="Folder of the run.")
 @click.option("--config", "config_file", type=PATH, help="TOML file; the options here go before what it says.")
-@click.option("--method", help="One of METHOD_NAMES, see below  [default: synthetic_defects]")
+@click.option("--method", help="How to learn, see below  [default: synthetic_defects]")
 @click.option("--encoder", help="A timm model, or tiny_resnet  [default: tf_efficientnet_lite0]")
 @click.option("--init", help="imagenet (default), scratch, or a .safetensors file.")
 @click.option(
@@ -51,6 +51,13 @@ def pretrain(
     **options: Any,
 ) -> None:
     """Adapt an encoder to your own images, without labels.
+
+    \b
+    Methods, by what they teach:
+      defects     synthetic_defects, nsa, cutpaste
+      two views   vicreg, simclr, barlow_twins, moco_v2, densecl, byol, dino
+      the image   simmim, rotation, jigsaw
+      a teacher   distillation (of your own weights; needs --config)
 
     \b
     Example:  orinspect pretrain good_images/ --out runs/bracket --minutes 10
@@ -112,11 +119,12 @@ def _resumed(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainCon
     """The run's own configuration. Raises ConfigError when an option given says otherwise."""
     from orinspect_edge_runtime.errors import ConfigError
     from orinspect_train.config import read_config
+    from orinspect_train.methods import complete
     from orinspect_train.run_folder import CONFIG
 
     config = read_config(run / CONFIG)
     differing = [name for name, value in given.items() if getattr(config, name) != value]
-    if file is not None and _configured(file, {}).resolved() != config:
+    if file is not None and complete(_configured(file, {})) != complete(config):
         differing.append("config")
     if differing:
         raise ConfigError(f"--resume goes on with {run / CONFIG}, which --{differing[0]} contradicts; leave it out")

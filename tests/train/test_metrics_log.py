@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
+import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orinspect_train.metrics_log import Row, append, read_log, start_log
+from orinspect_edge_runtime.errors import ConfigError
+from orinspect_train.metrics_log import COLUMNS, Board, Row, append, board_writer, read_log, start_log
 
 NUMBERS = st.floats(allow_nan=False)
 ROWS = st.builds(Row, st.integers(0), NUMBERS, st.integers(0), NUMBERS, NUMBERS, NUMBERS, NUMBERS)
@@ -39,3 +43,23 @@ def test_a_resumed_run_drops_what_its_checkpoint_does_not_know(tmp_path: Path) -
 
 def test_there_is_no_log_before_the_run(tmp_path: Path) -> None:
     assert read_log(tmp_path / "metrics.csv") == []
+
+
+def test_a_resumed_board_hides_what_its_checkpoint_does_not_know(tmp_path: Path) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    first = Board(tmp_path, 0)
+    for step in range(1, 6):
+        first.append(row(step))
+    resumed = Board(tmp_path, 3)
+    resumed.append(dataclasses.replace(row(4), loss=7.0))
+    found = events.EventAccumulator(str(tmp_path))
+    found.Reload()
+    assert set(found.Tags()["scalars"]) == set(COLUMNS) - {"step"}
+    losses = [(event.step, event.value) for event in found.Scalars("loss")]
+    assert losses == [(1, pytest.approx(0.3)), (2, pytest.approx(0.3)), (3, pytest.approx(0.3)), (4, 7.0)]
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match=r"pip install 'orinspect\[tensorboard\]'"):
+        board_writer()

@@ -88,6 +88,7 @@ class PretrainConfig:
     max_images: a seeded choice of so many is used. log_every, checkpoint_every: steps
     between two rows of the log and two checkpoints (0: half a minute). workers: processes that render batches (-1: none
     on a processor, all cores but one with a GPU). seed: of everything random.
+    tensorboard: write the rows of the log for TensorBoard too.
     options: of the method, which a TOML file holds in a table of the method's name (see methods/).
 
     Raises ConfigError naming the field for a value out of range.
@@ -116,6 +117,7 @@ class PretrainConfig:
     checkpoint_every: int = BY_TIME
     workers: int = BY_DEVICE
     seed: int = 0
+    tensorboard: bool = False
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

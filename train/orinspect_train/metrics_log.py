@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orinspect_edge_runtime import durable
+from orinspect_edge_runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,30 @@ def read_log(path: Path) -> list[Row]:
             numbers: dict[str, Any] = {f.name: (int if f.type == "int" else float)(values[f.name]) for f in fields(Row)}
             rows.append(Row(**numbers))
     return rows
+
+
+class Board:
+    """The same rows for TensorBoard, in `folder`. Raises ConfigError as `board_writer` does."""
+
+    def __init__(self, folder: Path, last_step: int) -> None:
+        # Whatever a killed run wrote beyond its checkpoint is hidden.
+        self.writer = board_writer()(str(folder), purge_step=last_step + 1)
+
+    def append(self, row: Row) -> None:
+        """Add one row."""
+        for name, value in asdict(row).items():
+            if name != "step":
+                self.writer.add_scalar(name, value, row.step)
+        self.writer.flush()
+
+
+def board_writer() -> Any:
+    """torch's class that writes for TensorBoard. Raises ConfigError when TensorBoard's package is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError("tensorboard is not installed: run  pip install 'orinspect[tensorboard]'") from error
+    return SummaryWriter
 
 
 def _line(row: Row) -> str:

@@ -73,6 +73,8 @@ def pretrain(
     config, processes = complete(config), join_processes(devices, nodes)
     if processes.is_first:
         check_folder(run, resume=resume, force=force)
+    if config.tensorboard:
+        metrics_log.board_writer()
     encoder = open_encoder(config)
     images = read_images(data, config, lambda share: report("images", share, ""))
     if processes.is_first and not resume:

@@ -15,6 +15,7 @@ from orinspect_train.config import PretrainConfig, to_toml
 CONFIG, WEIGHTS, RECORD = "config.toml", "encoder.safetensors", "encoder.json"
 # Adapted weights that did not pass the alignment check.
 DROPPED = "adapted.safetensors"
+TENSORBOARD = "tensorboard"
 METRICS, SKIPPED, CHECKPOINT = "metrics.csv", "skipped.json", "checkpoints/last.ckpt"
 
 

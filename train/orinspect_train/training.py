@@ -28,7 +28,7 @@ from orinspect_train.encoder import Encoder, normalisation
 from orinspect_train.health import Watch, examine
 from orinspect_train.methods import Batch, Method
 from orinspect_train.processes import Processes
-from orinspect_train.run_folder import CHECKPOINT, METRICS
+from orinspect_train.run_folder import CHECKPOINT, METRICS, TENSORBOARD
 
 LIGHTNING_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed"}
 # No more of a short run than this goes into warming up.
@@ -130,10 +130,13 @@ class Keeper(pl.Callback):
         self.started = self.saved = time.monotonic()
         self.watch = Watch(grace_steps=min(self.config.warmup_steps, self.plan.steps // 2))
         self.stopped_early = False
+        self.board: metrics_log.Board | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The clock starts with the first step."""
         self.started = self.saved = time.monotonic()
+        if self.config.tensorboard and trainer.is_global_zero:
+            self.board = metrics_log.Board(self.run / TENSORBOARD, cast(Pretraining, pl_module).first_step)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -172,6 +175,8 @@ class Keeper(pl.Callback):
         )
         if trainer.is_global_zero:
             metrics_log.append(self.run / METRICS, row)
+            if self.board is not None:
+                self.board.append(row)
             if self.report is not None:
                 self.report(step / self.plan.steps, describe(row))
         self.watch.check_health(step, health)

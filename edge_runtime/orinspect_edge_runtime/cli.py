@@ -20,6 +20,7 @@ COMMAND_GROUP = "orinspect.commands"
 JOURNEY = (
     "demo",
     "pretrain",
+    "probe",
     "export",
     "build",
     "fit",

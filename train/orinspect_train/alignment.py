@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from orinspect_edge_runtime import metrics
 from orinspect_edge_runtime.scorers.padim import Padim
-from orinspect_train.probe_defects import PROBE_DEFECTS
+from orinspect_train.probe_defects import PROBE_DEFECTS, Draw
 
 Pixels = NDArray[np.uint8]
 PatchesOf = Callable[[Pixels], NDArray[np.float32]]
@@ -44,7 +44,9 @@ class Alignment:
         return sum(self.auroc.values()) / len(self.auroc)
 
 
-def measure(patches_of: PatchesOf, training: Pixels, held_out: Pixels, seed: int) -> Alignment:
+def measure(
+    patches_of: PatchesOf, training: Pixels, held_out: Pixels, seed: int, defects: dict[str, Draw] = PROBE_DEFECTS
+) -> Alignment:
     """The alignment of an encoder, given as the function from uint8 [N, H, W, 3] to patches float32 [N, P, D]."""
     good = patches_of(training[:MOST_FIT])
     no_embeddings = np.zeros((0, 0), np.float32)
@@ -58,7 +60,7 @@ def measure(patches_of: PatchesOf, training: Pixels, held_out: Pixels, seed: int
     held_out = held_out[:MOST_HELD_OUT]
     clean = score(held_out)
     found = {}
-    for number, (kind, draw) in enumerate(PROBE_DEFECTS.items()):
+    for number, (kind, draw) in enumerate(defects.items()):
         rng = np.random.default_rng([seed, PROBE_STREAM, number])
         defective = score(np.stack([draw(image, rng) for image in held_out]))
         labels = np.repeat([False, True], len(held_out))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from orinspect_train.config import PretrainConfig
-    from orinspect_train.pretrain import Outcome, Report
+    from orinspect_train.pretrain import Outcome
 
 PATH = click.Path(path_type=Path)
 
@@ -82,8 +80,9 @@ def pretrain(
         check_folder(run, resume=resume, force=force)
     config = _resumed(run, config_file, given) if resume else _configured(config_file, given)
     from orinspect_train.pretrain import pretrain as carry_out
+    from orinspect_train.progress import progress
 
-    with _progress(shown=first) as report:
+    with progress(shown=first) as report:
         outcome = carry_out(
             data, run, config, resume=resume, force=force, devices=devices, nodes=nodes, started=started, report=report
         )
@@ -99,8 +98,9 @@ def _is_first_process() -> bool:
 
 def _preview(data: Path, file: Path, config: PretrainConfig) -> None:
     from orinspect_train.pretrain import preview
+    from orinspect_train.progress import progress
 
-    with _progress(shown=True) as report:
+    with progress() as report:
         policy = preview(data, file, config, report)
     click.echo(f"{file}: method {config.method}, policy {policy}")
 
@@ -130,29 +130,6 @@ def _resumed(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainCon
     if differing:
         raise ConfigError(f"--resume goes on with {run / CONFIG}, which --{differing[0]} contradicts; leave it out")
     return config
-
-
-@contextmanager
-def _progress(*, shown: bool) -> Iterator[Report]:
-    """One line a stage, on stderr, with the newest figures; it fits into 80 columns."""
-    from rich.console import Console
-    from rich.progress import Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, TextColumn("{task.fields[text]}"), console=Console(stderr=True), disable=not shown
-    ) as progress:
-        tasks: dict[str, Any] = {}
-
-        def report(stage: str, share: float, text: str) -> None:
-            if stage == "policy":
-                progress.console.print(text, style="yellow", highlight=False)
-                return
-            if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=1.0, text="")
-            progress.update(tasks[stage], completed=share, text=text)
-
-        yield report
 
 
 def _tell(outcome: Outcome, as_json: bool) -> None:

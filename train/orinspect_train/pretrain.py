@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from orinspect_train.images import ImageSet, read_images
 from orinspect_train.methods import complete, open_method
 from orinspect_train.preview import write_preview
 from orinspect_train.processes import Processes, join_processes
+from orinspect_train.progress import WARNING, Report
 from orinspect_train.run import encoder_record, load_imagenet, load_weights, save_encoder, save_weights
 from orinspect_train.run_folder import CHECKPOINT, DROPPED, METRICS, check_folder, start_folder
 from orinspect_train.survival import measure_survival
@@ -30,8 +30,6 @@ from orinspect_train.training import Keeper, Pretraining, train
 
 # Enough to tell their kind by; a preview is to be there at once.
 PREVIEW_IMAGES = 64
-# Called with the name of a stage, the share of it that is done, and what there is to say.
-Report = Callable[[str, float, str], None]
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ def pretrain(
         start_folder(run, config, images.skipped)
     warning = warn_of_policy(config, images) if config.epochs != 0 else None
     if warning:
-        report("policy", 1.0, warning)
+        report(WARNING, 1.0, warning)
     job = _Job(run, config, images, encoder, processes, started, report)
     if config.epochs == 0:
         return processes.from_first(lambda: job.publish(None, {}, adapted=False))
@@ -131,7 +129,7 @@ def preview(data: Path, file: Path, config: PretrainConfig, report: Report = lam
     write_preview(file, open_pretraining(config, encoder, images).method, images.pixels, config.seed)
     warning = warn_of_policy(config, images)
     if warning:
-        report("policy", 1.0, warning)
+        report(WARNING, 1.0, warning)
     return policy_of(config, images)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -56,7 +56,44 @@ def scratch(image: Pixels, rng: Rng) -> Pixels:
     return _clip(image + change * opacity[..., None])
 
 
-PROBE_DEFECTS: dict[str, Callable[[Pixels, Rng], Pixels]] = {"stain": stain, "missing": missing, "scratch": scratch}
+def spot(image: Pixels, rng: Rng) -> Pixels:
+    """One to three small round spots with a soft rim, each brighter or darker: pores, dust, spatter."""
+    height, width = image.shape[:2]
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    change = np.zeros((height, width), np.float32)
+    for _ in range(rng.integers(1, 4)):
+        centre, radius = rng.uniform(0.1, 0.9, 2), max(1.0, rng.uniform(0.008, 0.025) * min(height, width))
+        distance = np.hypot(rows - centre[0] * height, columns - centre[1] * width)
+        sign = rng.choice([-1.0, 1.0])
+        change += sign * rng.uniform(30, 80) * np.clip(1.5 + radius - distance, 0, 1)
+    return _clip(image + change[..., None])
+
+
+def blurred(image: Pixels, rng: Rng) -> Pixels:
+    """A third of the image out of focus, as by a drop on the lens or a part that stands up."""
+    height, width = image.shape[:2]
+    soft = np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(0.02 * min(height, width))), np.float32)
+    rows, columns = np.mgrid[:height, :width].astype(np.float32)
+    centre = rng.uniform(0.25, 0.75, 2)
+    distance = np.hypot(rows / height - centre[0], columns / width - centre[1]) / 0.33
+    opacity = np.clip(3 - 3 * distance, 0, 1)
+    return _clip(image + (soft - image) * opacity[..., None])
+
+
+def misplaced(image: Pixels, rng: Rng) -> Pixels:
+    """All of it moved by 4 to 10 % of the side, with the rim repeated: no defect on a surface without a layout."""
+    height, width = image.shape[:2]
+    rows, columns = np.arange(height), np.arange(width)
+    down, right = rng.uniform(0.04, 0.10, 2) * rng.choice([-1, 1], 2) * (height, width)
+    moved = image[np.clip(rows - round(down), 0, height - 1)][:, np.clip(columns - round(right), 0, width - 1)]
+    return np.asarray(moved)
+
+
+Draw = Callable[[Pixels, Rng], Pixels]
+# These decide whether an adapted encoder is kept.
+PROBE_DEFECTS: dict[str, Draw] = {"stain": stain, "missing": missing, "scratch": scratch}
+# These are reported by `orinspect probe`.
+ALL_DEFECTS: dict[str, Draw] = PROBE_DEFECTS | {"spot": spot, "blurred": blurred, "misplaced": misplaced}
 
 
 def _smooth(values: NDArray[np.float64], height: int, width: int) -> Floats:

@@ -59,7 +59,7 @@ class Scale:
     day_frames: int
 
 
-FULL = Scale(1500, 20, 1_000_000, 1800.0, 5, 10.0, 200, 86_400)
+FULL = Scale(800, 20, 1_000_000, 1800.0, 5, 10.0, 200, 86_400)
 QUICK = Scale(100, 2, 5000, 30.0, 1, 3.0, 3, 250)
 
 
@@ -107,13 +107,14 @@ def latency(folder: Path, scale: Scale) -> dict[str, Any]:
     watch = Watch(folder / "none.toml", make_config(_tables(bundle, folder) | {"status": str(folder / "status.json")}))
     detector = watch.judge.detector
     decoded = [read_frame(path, detector.bundle.manifest.preprocess) for path in list_images([images])]
-    bare, whole = [], []
+    bare, whole, good = [], [], []
     for frame in itertools.islice(itertools.cycle(decoded), scale.latency_frames):
         begin = time.perf_counter()
         detector(frame)
         middle = time.perf_counter()
         watch.reader.slot.put(Job(frame))
-        watch.step()
+        event = watch.step()
+        good.append(event is not None and event.outcome == "accept")
         bare.append((middle - begin) * 1e3)
         whole.append((time.perf_counter() - middle) * 1e3)
     left = watch.sinks.close(time.monotonic() + 60)
@@ -127,12 +128,13 @@ def latency(folder: Path, scale: Scale) -> dict[str, Any]:
     assert line.process is not None
     line.process.wait(3600)
     seconds = time.perf_counter() - begin
-    added = _added(np.array(bare), np.array(whole))
+    times, accepted = (np.array(bare), np.array(whole)), np.array(good)
     return {
         "frames": len(bare),
         "bare_p50_ms": round(median(bare), 3),
         "loop_p50_ms": round(median(whole), 3),
-        **added,
+        **_added(*times),
+        "accepted": {"frames": int(accepted.sum()), **_added(times[0][accepted], times[1][accepted])},
         "process_frames_per_s": round(line.status()["frames"] / seconds, 1),
         "bare_frames_per_s": round(1e3 / median(bare), 1),
         "not_written": left,

@@ -17,7 +17,7 @@ from orinspect_edge_runtime.watch.outbox import Outbox
 
 LOG = logging.getLogger("orinspect.watch")
 # A line drifts over minutes: of a fast camera's frames these are enough, and the rest of the time is the detector's.
-MOST_PER_S = 5.0
+MOST_PER_S = 2.0
 Seen = tuple[str, Verdict, Pixels]
 
 

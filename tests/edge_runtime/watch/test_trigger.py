@@ -150,7 +150,9 @@ def test_a_line_that_goes_away_is_a_trouble_and_is_followed_again(tmp_path: Path
     wait_for(lambda: "holds b'x' where 0 or 1 is expected" in followed.trouble)
     line.write_text("0")
     wait_for(lambda: not followed.trouble)
-    line.write_text("1")
+    # In place: a file that is emptied first is another trouble.
+    with line.open("r+") as file:
+        file.write("1")
     wait_for(lambda: asked.fired == 1)
     followed.close()
 

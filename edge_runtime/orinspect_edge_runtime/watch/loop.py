@@ -191,8 +191,10 @@ class Watch:
         self.reader.stop(0.3)
         deadline = time.monotonic() + DRAIN_S
         if self.http is not None:
-            self.http.close(deadline)
+            self.http.stop()
         left = self.sinks.close(deadline)
+        if self.http is not None:
+            self.http.close(deadline)
         if left:
             LOG.error("%d verdicts could not be written before the end", left)
         write_status(Path(self.config.status), self.status())

@@ -201,7 +201,7 @@ def _save_overlay(folder: Path, path: Path, number: int, frame: Any, verdict: An
 @click.argument("images", type=PATH, nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, help="File to write, .npz or .parquet.")
 @click.option("--precision", default="fp32", show_default=True)
-@click.option("--engine", default="local", show_default=True, help="local, or ray for a Ray cluster (RAY_ADDRESS).")
+@click.option("--engine", default="local", show_default=True, help="local, or ray: processes of a Ray instance.")
 @backend_option
 @threads_option
 def embed(bundle: Path, images: tuple[Path, ...], out: Path, engine: str, **options: Any) -> None:

@@ -20,7 +20,9 @@ def test_a_sheet_shows_images_and_what_the_method_makes_of_them(
     method: str, image_folder: Path, tmp_path: Path, tiny: Tiny
 ) -> None:
     file = tmp_path / "sheet.png"
-    assert preview(image_folder, file, tiny(method=method)) in ("texture", "gray", "gray_upright")
+    policy, survival = preview(image_folder, file, tiny(method=method))
+    assert policy in ("texture", "gray", "gray_upright")
+    assert (survival is not None) == (method == "simclr")
     pixels = np.asarray(Image.open(file))
     assert pixels.shape[1] > 7 * 112 and pixels.shape[0] > 6 * 112
     columns = [pixels[16:, 4 + 116 * column : 116 * (column + 1)] for column in range(7)]

@@ -101,8 +101,11 @@ def _preview(data: Path, file: Path, config: PretrainConfig) -> None:
     from orinspect_train.progress import progress
 
     with progress() as report:
-        policy = preview(data, file, config, report)
+        policy, survival = preview(data, file, config, report)
     click.echo(f"{file}: method {config.method}, policy {policy}")
+    if survival is not None:
+        shares = ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in survival.shares.items())
+        click.echo(f"contrast of drawn defects that is left in a view: {shares} (mean {100 * survival.mean:.0f} %)")
 
 
 def _configured(file: Path | None, given: dict[str, Any]) -> PretrainConfig:

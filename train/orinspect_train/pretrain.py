@@ -25,7 +25,7 @@ from orinspect_train.processes import Processes, join_processes
 from orinspect_train.progress import WARNING, Report
 from orinspect_train.run import encoder_record, load_imagenet, load_weights, save_encoder, save_weights
 from orinspect_train.run_folder import CHECKPOINT, DROPPED, METRICS, check_folder, start_folder
-from orinspect_train.survival import measure_survival
+from orinspect_train.survival import Survival, measure_survival
 from orinspect_train.training import Keeper, Pretraining, train
 
 # Enough to tell their kind by; a preview is to be there at once.
@@ -77,9 +77,8 @@ def pretrain(
     images = read_images(data, config, lambda share: report("images", share, ""))
     if processes.is_first and not resume:
         start_folder(run, config, images.skipped)
-    warning = warn_of_policy(config, images) if config.epochs != 0 else None
-    if warning:
-        report(WARNING, 1.0, warning)
+    if config.epochs != 0 and not resume:
+        warn_of_policy(config, images, report)
     job = _Job(run, config, images, encoder, processes, started, report)
     if config.epochs == 0:
         return processes.from_first(lambda: job.publish(None, {}, adapted=False))
@@ -110,16 +109,25 @@ def open_augmenter(config: PretrainConfig, images: ImageSet) -> Augmenter:
     return Augmenter(images.gray, policies.POLICIES[policy_of(config, images)])
 
 
-def warn_of_policy(config: PretrainConfig, images: ImageSet) -> str | None:
-    """One line when the method compares views and the policy hides in them what defects would be."""
+def warn_of_policy(config: PretrainConfig, images: ImageSet, report: Report) -> Survival | None:
+    """What the policy leaves of drawn defects, with a line to the user when that is little.
+
+    None for methods that do not compare views.
+    """
     if config.method not in VIEW_METHODS:
         return None
     survival = measure_survival(open_augmenter(config, images), images.pixels, config.seed)
-    return survival.warning(policy_of(config, images))
+    warning = survival.warning(policy_of(config, images))
+    if warning:
+        report(WARNING, 1.0, warning)
+    return survival
 
 
-def preview(data: Path, file: Path, config: PretrainConfig, report: Report = lambda stage, share, text: None) -> str:
-    """Write a sheet of what the method would be shown of the images below `data`; returns the policy's name.
+def preview(
+    data: Path, file: Path, config: PretrainConfig, report: Report = lambda stage, share, text: None
+) -> tuple[str, Survival | None]:
+    """Write a sheet of what the method would be shown of the images below `data`; returns the policy's name, and what
+    it leaves of drawn defects if the method compares views.
 
     Raises InputError (images, or a file that cannot be written) and ConfigError.
     """
@@ -127,10 +135,7 @@ def preview(data: Path, file: Path, config: PretrainConfig, report: Report = lam
     encoder = open_encoder(dataclasses.replace(config, init="scratch"))
     images = read_images(data, config, lambda share: report("images", share, ""))
     write_preview(file, open_pretraining(config, encoder, images).method, images.pixels, config.seed)
-    warning = warn_of_policy(config, images)
-    if warning:
-        report(WARNING, 1.0, warning)
-    return policy_of(config, images)
+    return policy_of(config, images), warn_of_policy(config, images, report)
 
 
 def open_pretraining(config: PretrainConfig, encoder: Encoder, images: ImageSet, devices: int = 1) -> Pretraining:

@@ -1,7 +1,7 @@
-"""Embedding jobs on a Ray cluster: one actor a worker holds the graph open, parts are handed out as actors get free.
+"""Embedding jobs on a Ray cluster: one actor a worker holds a graph open, parts are handed out as actors get free.
 
 Bundle, images and the output's folder must be at the same paths on every machine (a shared file system). Verified on a Ray
-instance that it starts itself; on a cluster that stands already (RAY_ADDRESS) it was seen to wait without end, cause unknown.
+instance that it starts itself; on a cluster that stands already (RAY_ADDRESS) it was seen to hang, cause unknown.
 """
 
 from __future__ import annotations

@@ -184,14 +184,15 @@ class Watch:
             self._stop = True
 
     def _end(self) -> None:
+        # Everything ends within the same time, so what takes longest begins first.
+        deadline = time.monotonic() + DRAIN_S
         self._notifier.stopping("draining the sinks")
+        if self.http is not None:
+            self.http.stop()
         self.drift.close()
         for line in self.lines:
             line.close()
         self.reader.stop(0.3)
-        deadline = time.monotonic() + DRAIN_S
-        if self.http is not None:
-            self.http.stop()
         left = self.sinks.close(deadline)
         if self.http is not None:
             self.http.close(deadline)

@@ -1,11 +1,12 @@
-"""The systemd unit of `orinspect install`, booted for real: start, hang, crash, stop, uninstall.
+"""`orinspect watch` under the unit of `orinspect install`, booted for real: start, hang, crash, stop, uninstall.
 
     sudo python benchmarks/service.py            some minutes; writes benchmarks/results/service.json
     sudo python benchmarks/service.py --quick    the same with a Debian tree that --root names; prints only
 
-Needs root, systemd-nspawn and mmdebstrap (apt install systemd-container mmdebstrap). A Debian tree with this project's
-wheel in it boots as a container with systemd as its first process; there `orinspect install` writes the unit for a small
-service that speaks to systemd through notify.py, as a loop with an engine would. Says nothing about a Jetson.
+Needs root, Python 3.11 (that of the Debian tree), systemd-nspawn and mmdebstrap (apt install systemd-container mmdebstrap).
+A Debian tree with this project's wheel in it boots as a container with systemd as its first process; there `orinspect
+install` writes the unit for a watch of a folder, with its journal, dashboard and a small real graph. SIGSTOP stands for a
+loop that hangs. Says nothing about a Jetson.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from revision import revision
+from watch_line import tiny_bundle
 
 from orinspect_edge_runtime import durable
 from orinspect_edge_runtime.conditions import measure_conditions
@@ -32,43 +34,41 @@ PACKAGES = (
     "systemd-sysv",
     "dbus",
     "python3",
-    "python3-click",
-    "python3-rich",
-    "python3-numpy",
-    "python3-pil",
 )
 BOOT_TIMEOUT_S = 120
 WATCHDOG_S = 3
 
-# Pings from the loop itself; hangs while /run/hang is there, ends cleanly on SIGTERM.
-SERVICE = """
-import os, signal, sys, time
+# The command line with the wheel's folder; under /opt/line lie the bundle and the pictures, which the service cannot write.
+COMMAND = """
+import sys
 sys.path.insert(0, "/opt/site")
-from orinspect_edge_runtime.notify import Notifier
-notifier = Notifier()
-signal.signal(signal.SIGTERM, lambda *_: (notifier.stopping(), sys.exit(0)))
-with open("started", "a") as file:
-    file.write(f"{os.getpid()}\\n")
-notifier.ready("golden inference verified")
-frames = 0
-while True:
-    while os.path.exists("/run/hang"):
-        time.sleep(0.1)
-    frames += 1
-    notifier.alive(f"{frames} frames")
-    time.sleep(0.2)
+from orinspect_edge_runtime.cli import main
+sys.exit(main())
+"""
+
+CONFIG = """
+[source]
+kind = "folder"
+location = "/opt/line/test"
+[recipe]
+bundle = "/opt/line/bundle"
+[jsonl]
+path = "verdicts.jsonl"
+[http]
+port = 8080
 """
 
 # Runs inside the container, as root, when it has booted.
 PROOF = """
-import json, os, subprocess, sys, time
+import json, os, signal, sqlite3, subprocess, sys, time
+from urllib.request import urlopen
 NAME, WATCHDOG_S = "cabinet", int(sys.argv[1])
 def run(*command):
     return subprocess.run(command, capture_output=True, text=True)
 def show(name):
     return run("systemctl", "show", NAME, "--value", "-p", name).stdout.strip()
 def orinspect(*arguments):
-    done = run("python3", "-m", "orinspect_edge_runtime.cli", *arguments)
+    done = run("python3", "/opt/command.py", *arguments)
     return {"exit": done.returncode, "out": done.stdout[-3000:], "err": done.stderr[-1000:]}
 def wait(condition, seconds):
     begin = time.monotonic()
@@ -77,14 +77,25 @@ def wait(condition, seconds):
             return round(time.monotonic() - begin, 2)
         time.sleep(0.05)
     return None
+def journal():
+    with sqlite3.connect(f"/var/lib/orinspect/{NAME}/journal.sqlite") as database:
+        rows, ids = database.execute("SELECT count(*), count(DISTINCT id) FROM event").fetchone()
+        return {"rows": rows, "ids": ids, "whole": database.execute("PRAGMA integrity_check").fetchone()[0] == "ok"}
+def dashboard():
+    try:
+        with urlopen("http://127.0.0.1:8080/api/status", timeout=5) as answer:
+            return json.load(answer)["frames"]
+    except OSError:
+        return None
 def back(old):
     return wait(lambda: show("ActiveState") == "active" and show("MainPID") not in ("0", old), 30)
 found = {}
 begin = time.monotonic()
 found["install"] = orinspect("install", "--name", NAME, "--notify", "--watchdog", str(WATCHDOG_S), "--yes", "--",
-                             "/usr/bin/python3", "/opt/service.py")
+                             "/usr/bin/python3", "/opt/command.py", "watch", "/opt/line/watch.toml")
 found["start_s"] = wait(lambda: show("ActiveState") == "active", 30)
 found["type"], found["status"] = show("Type"), show("StatusText")
+found["judged_s"] = wait(lambda: dashboard() == 20, 30)
 with open(f"/proc/{show('MainPID')}/status") as status:
     found["uid"] = int(status.read().split("Uid:")[1].split()[0])
 time.sleep(2 * WATCHDOG_S)
@@ -92,9 +103,8 @@ found["restarts_while_well"] = int(show("NRestarts"))
 found["verify"] = run("systemd-analyze", "verify", f"/etc/systemd/system/{NAME}.service").stderr[-1000:]
 found["exposure"] = run("systemd-analyze", "security", NAME).stdout.strip().splitlines()[-1:]
 pid = show("MainPID")
-open("/run/hang", "w").close()
+os.kill(int(pid), signal.SIGSTOP)
 found["hang_to_kill_s"] = wait(lambda: show("MainPID") != pid, 30)
-os.unlink("/run/hang")
 found["kill_to_ready_s"] = back(pid)
 log = run("journalctl", "-u", NAME, "--no-pager", "-o", "cat").stdout
 found["killed_by_watchdog"] = "Watchdog timeout" in log
@@ -102,10 +112,12 @@ pid = show("MainPID")
 os.kill(int(pid), 9)
 found["crash_to_ready_s"] = back(pid)
 found["restarts"] = int(show("NRestarts"))
+found["judged_again"] = wait(lambda: dashboard() == 20, 30) is not None
 begin = time.monotonic()
 run("systemctl", "stop", NAME)
 found["stop_s"] = round(time.monotonic() - begin, 2)
 found["after_stop"] = [show("ActiveState"), show("Result"), show("ExecMainStatus")]
+found["journal"] = journal()
 run("systemctl", "start", NAME)
 found["uninstall"] = orinspect("uninstall", "--name", NAME, "--yes")
 found["left"] = [p for p in (f"/etc/systemd/system/{NAME}.service", f"/var/lib/orinspect/{NAME}",
@@ -157,11 +169,16 @@ def boot(root: Path, folder: Path) -> dict[str, Any]:
     """Boot the tree with this project in it and return what the proof inside found."""
     site, proof = folder / "site", folder / "proof"
     proof.mkdir()
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(site), str(PROJECT)]
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(site), f"{PROJECT}[cpu,watch]"]
     subprocess.run(pip, check=True)
-    for name, content in (("service.py", SERVICE), ("proof.py", PROOF), ("proof.service", PROOF_UNIT)):
+    (folder / "line").mkdir()
+    tiny_bundle(folder / "line")
+    (folder / "line/watch.toml").write_text(CONFIG)
+    # The service has a user of its own.
+    subprocess.run(["chmod", "-R", "a+rX", str(folder)], check=True)
+    for name, content in (("command.py", COMMAND), ("proof.py", PROOF), ("proof.service", PROOF_UNIT)):
         (folder / name).write_text(content)
-    binds = [f"--bind-ro={folder / name}:/opt/{name}" for name in ("site", "service.py", "proof.py")]
+    binds = [f"--bind-ro={folder / name}:/opt/{name}" for name in ("site", "line", "command.py", "proof.py")]
     binds += [f"--bind-ro={folder / 'proof.service'}:/etc/systemd/system/proof.service", f"--bind={proof}:/proof"]
     command = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network", "--volatile=overlay"]
     command += ["--setenv=PYTHONPATH=/opt/site", "--console=pipe", *binds, "-D", str(root), "-b"]
@@ -180,12 +197,16 @@ def judge(found: dict[str, Any]) -> list[str]:
     """What did not go as it should, a sentence each."""
     expected = {
         "installed": found["install"]["exit"] == 0 and found["start_s"] is not None,
-        "type notify": found["type"] == "notify" and "frames" in found["status"],
+        "type notify, ready once golden was reproduced": found["type"] == "notify" and "golden" in found["status"],
+        "judged what lay in the folder, as its dashboard says": found["judged_s"] is not None,
         "not run as root": found["uid"] != 0,
         "left alone while it is well": found["restarts_while_well"] == 0,
         "killed by the watchdog when it hangs": found["killed_by_watchdog"] and found["hang_to_kill_s"] is not None,
         "ready again after the hang": found["kill_to_ready_s"] is not None,
         "ready again after a crash": found["crash_to_ready_s"] is not None and found["restarts"] == 2,
+        "judges again after the crash": found["judged_again"],
+        "journal whole, no id twice": found["journal"]["whole"]
+        and found["journal"]["rows"] == found["journal"]["ids"] > 0,
         "stopped cleanly": found["after_stop"] == ["inactive", "success", "0"],
         "uninstalled without a trace": found["uninstall"]["exit"] == 0 and not found["left"],
         "unknown to systemd afterwards": found["after_uninstall"] == "not-found",

@@ -151,10 +151,10 @@ def main() -> int:
         found = boot(root, Path(folder))
     wrong = judge(found)
     print(json.dumps(found, indent=2))
-    print("\\n".join(wrong) or "every step went as it should")
+    print("\n".join(wrong) or "every step went as it should")
     if not chosen.quick and not wrong:
         result = {"protocol": __doc__, "conditions": measure_conditions(0) | {"commit": revision()}, "found": found}
-        durable.write_bytes(RESULT, json.dumps(result, indent=2).encode() + b"\\n")
+        durable.write_bytes(RESULT, json.dumps(result, indent=2).encode() + b"\n")
     return int(bool(wrong))
 
 

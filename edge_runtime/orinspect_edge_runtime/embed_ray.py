@@ -6,6 +6,7 @@ instance that it starts itself; on a cluster that stands already (RAY_ADDRESS) i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ class Worker:
 def embed_parts(job: EmbedJob, parts: list[Part]) -> Iterator[tuple[int, list[str]]]:
     """Embed the parts on the cluster that RAY_ADDRESS names, or on this machine's cores; results as they come."""
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False)
+        # Without an address Ray looks for a cluster by itself, and waits for one that has ended.
+        ray.init(os.environ.get("RAY_ADDRESS", "local"), log_to_driver=False, include_dashboard=False)
     # The list of all images stays here: a worker is sent those of its part.
     small = EmbedJob(job.bundle.resolve(), (), job.out, job.precision, job.backend, job.threads or 1)
     cores = max(1, int(ray.cluster_resources().get("CPU", 1)) // small.threads)

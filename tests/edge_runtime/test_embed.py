@@ -147,7 +147,7 @@ def test_on_a_ray_cluster_of_this_machine(
 ) -> None:
     ray = pytest.importorskip("ray", reason="the extra `ray` IS NOT INSTALLED: --engine ray was not tested")
     embed_images(job)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
         other = EmbedJob(job.bundle, job.images, tmp_path / "ray.npz")
         assert embed_images(other, engine="ray").count == 35

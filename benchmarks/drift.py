@@ -35,7 +35,7 @@ from orinspect_edge_runtime.drift import DriftMonitor
 from orinspect_edge_runtime.drift_reference import drift_arrays
 from orinspect_edge_runtime.features import Features, score_features
 from orinspect_edge_runtime.fit import FitOptions, fit_features
-from orinspect_edge_runtime.preprocess import read_frame
+from orinspect_edge_runtime.preprocess import fit_to_model, read_frame
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.scorers import SCORERS
 from orinspect_train.solar_cells import read_cells
@@ -59,7 +59,7 @@ class Images:
             for path in paths:
                 pixels: Pixels = read_frame(path, encoder.spec).pixels
                 pixels = pixels if shift is None else np.ascontiguousarray(shift(pixels, rng))
-                looks.append(appearance(pixels))
+                looks.append(appearance(fit_to_model(pixels, encoder.spec)))
                 yield pixels
 
         return {"embedding": encoder.features(pictures()).embedding, "appearance": np.stack(looks)}

@@ -23,8 +23,8 @@ def appearance(pixels: Pixels) -> NDArray[np.float32]:
     """Natural logarithms of the STATISTICS of uint8 [height, width, 3], float32 [5]: differences of them are ratios.
 
     brightness: mean grey level. contrast: its standard deviation. sharpness, grain: mean absolute first and second
-    difference of pixels beside each other, at the picture's own resolution. warmth: red over blue. One is added to each
-    before the logarithm. At most about SAMPLES x SAMPLES places are looked at.
+    difference of pixels beside each other, so only pictures of one size can be compared. warmth: red over blue. One is
+    added to each before the logarithm. At most about SAMPLES x SAMPLES places are looked at.
     """
     height, width, _ = pixels.shape
     down, across = -(-height // SAMPLES), -(-width // SAMPLES)

@@ -1,10 +1,10 @@
 """Drift: tells from the pictures of a running line whether its good parts still look like those the recipe was fitted on.
 
-    monitor = DriftMonitor(recipe)                      # one a recipe
+    monitor = DriftMonitor(recipe, preprocess)          # one a recipe; how frames are made for the model
     state = monitor.update(verdict.score, verdict.embedding, frame.pixels)
     if state.alarm: print(state.reason)                 # stays on until reset()
     saved = monitor.save()                              # plain values for json.dumps
-    DriftMonitor(recipe).load(saved)
+    DriftMonitor(recipe, preprocess).load(saved)
 
 Each part (scores, embedding, appearance; see drift_reference.py) keeps a running mean of K numbers, so memory is flat and
 a frame costs one product of D x K. A threshold promises its false-alarm rate only while this monitor is quiet.
@@ -23,7 +23,7 @@ from orinspect_edge_runtime.appearance import STATISTICS, appearance
 from orinspect_edge_runtime.drift_reference import FORGETTING, PARTS, normal_score, read_part, statistic
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.features import assign_groups
-from orinspect_edge_runtime.preprocess import Pixels
+from orinspect_edge_runtime.preprocess import Pixels, PreprocessSpec, fit_to_model
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.threshold import p_values
 
@@ -50,12 +50,16 @@ class DriftState:
 
 
 class DriftMonitor:
-    """Watches the images of one recipe. A recipe of few images, or of an earlier version, has fewer parts or none."""
+    """Watches the images of one recipe. A recipe of few images, or of an earlier version, has fewer parts or none.
 
-    def __init__(self, recipe: Recipe) -> None:
+    preprocess: of the recipe's bundle. The appearance is that of the frame that enters the graph, so a picture counts
+    the same whether it came whole, as a part of a JPEG's size or as a frame that was kept.
+    """
+
+    def __init__(self, recipe: Recipe, preprocess: PreprocessSpec) -> None:
         found = {name: read_part(recipe.arrays, name) for name in PARTS}
         self._parts = {name: part for name, part in found.items() if part is not None}
-        self._recipe = recipe
+        self._recipe, self._preprocess = recipe, preprocess
         self.reset()
 
     @property
@@ -71,12 +75,13 @@ class DriftMonitor:
         self._told: dict[str, str] = {}
 
     def update(self, score: float, embedding: NDArray[Any], pixels: Pixels | None = None) -> DriftState:
-        """Take in an image: its score, its embedding float32 [E] and, for the appearance, its pixels [h, w, 3].
+        """Take in an image: its score, its embedding float32 [E] and, for the appearance, its pixels [h, w, 3]
+        of any size.
 
         Defective parts may be among them; more of them than usual are drift too. Raises InputError for values that are
         not finite: the running means would never recover from them.
         """
-        looks = None if pixels is None else appearance(pixels)
+        looks = None if pixels is None else appearance(fit_to_model(pixels, self._preprocess))
         return self.update_with(score, embedding, looks)
 
     def update_with(

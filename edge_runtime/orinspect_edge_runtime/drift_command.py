@@ -39,12 +39,12 @@ def drift(bundle: Path, images: tuple[Path, ...], recipe: str | None, as_json: b
 
     paths = list_images(list(images))
     with Detector.load(bundle, recipe, throughput=True, **options) as detector:
-        monitor = DriftMonitor(detector.recipe)
+        monitor = DriftMonitor(detector.recipe, detector.bundle.manifest.preprocess)
         if not monitor.parts:
             raise InputError(
                 f"recipe {detector.recipe.name!r} has no drift reference: fit it again on 20 images or more"
             )
-        skipped = _watch(detector, monitor, paths)
+        seen, skipped = _watch(detector, monitor, paths)
     state = monitor.state
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(state) | {"skipped": skipped}, indent=2))
@@ -53,20 +53,21 @@ def drift(bundle: Path, images: tuple[Path, ...], recipe: str | None, as_json: b
         click.echo(f"{state.images} images; at the end, in shares of the alarm limit: {shown}")
     if state.alarm:
         raise CheckFailed(
-            f"drift, seen at image {state.alarmed_at} ({paths[state.alarmed_at - 1].name}): {state.reason}"
+            f"drift, seen at image {state.alarmed_at} ({Path(seen[state.alarmed_at - 1]).name}): {state.reason}"
         )
 
 
-def _watch(detector: Detector, monitor: DriftMonitor, paths: list[Path]) -> list[str]:
-    """Show every readable image to the monitor; the reasons of those that were skipped."""
+def _watch(detector: Detector, monitor: DriftMonitor, paths: list[Path]) -> tuple[list[str], list[str]]:
+    """Show every readable image to the monitor; which these were, and the reasons of those that were skipped."""
     from orinspect_edge_runtime.preprocess import Skipped, read_frames
     from orinspect_edge_runtime.progress import track
 
-    skipped = list[Skipped]()
+    seen, skipped = list[str](), list[Skipped]()
     frames = read_frames(paths, detector.bundle.manifest.preprocess, skipped)
     for frame in track(frames, "drift", len(paths)):
         verdict = detector(frame)
         monitor.update(verdict.score, verdict.embedding, frame.pixels)
+        seen.append(frame.source)
     for one in skipped[:5]:
         click.echo(f"skipped: {one.reason}", err=True)
-    return [one.reason for one in skipped]
+    return seen, [one.reason for one in skipped]

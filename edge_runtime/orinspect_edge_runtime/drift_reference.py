@@ -58,10 +58,10 @@ class Part:
 
 
 def read_part(arrays: Arrays, name: str) -> Part | None:
-    """The part of that name, or None in a recipe that has none (of few images, or of an earlier version)."""
-    if f"drift_{name}_rule" not in arrays:
+    """The part of that name, or None in a recipe that has none: of few images, of an earlier version, or all alike."""
+    reach, limit = arrays.get(f"drift_{name}_rule", (0.0, 0.0))
+    if limit <= 0:
         return None
-    reach, limit = arrays[f"drift_{name}_rule"]
     return Part(arrays[f"drift_{name}_mean"], arrays[f"drift_{name}_axes"], float(reach), float(limit))
 
 

@@ -26,7 +26,7 @@ from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.features import Features, extract
 from orinspect_edge_runtime.groups import Groups, find_groups
 from orinspect_edge_runtime.heads import neutral_inputs
-from orinspect_edge_runtime.preprocess import Frame
+from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, fit_to_model
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.region_mask import inspected_patches, on_all_patches
 from orinspect_edge_runtime.scorers import SCORERS, Scorer
@@ -103,8 +103,8 @@ def fit_recipe(
         bundle.read(spec.file), spec, name=options.backend, throughput=True, bundle=bundle.path
     ) as backend:
         backend.set_inputs(neutral_inputs(spec.head, bundle.manifest.encoder))
-        names, looks = list[str](), list[Floats]()
-        features = extract(backend, _noted(frames, names, looks), bundle.manifest.preprocess)
+        names, looks, preprocess = list[str](), list[Floats](), bundle.manifest.preprocess
+        features = extract(backend, _noted(frames, preprocess, names, looks), preprocess)
         description = backend.description
     fitted = fit_features(features, options, progress, inspected)
     labels = fitted.groups.labels
@@ -135,12 +135,13 @@ def fit_recipe(
     )
 
 
-def _noted(frames: Iterable[Frame], names: list[str], looks: list[Floats]) -> Iterator[Frame]:
-    """The frames as they come; their names and appearances are appended to the lists."""
+def _noted(frames: Iterable[Frame], spec: PreprocessSpec, names: list[str], looks: list[Floats]) -> Iterator[Frame]:
+    """The frames as they come, at the model's size; their names and appearances are appended to the lists."""
     for frame in frames:
+        fitted = fit_to_model(frame.pixels, spec)
         names.append(frame.source)
-        looks.append(appearance(frame.pixels))
-        yield frame
+        looks.append(appearance(fitted))
+        yield replace(frame, pixels=fitted)
 
 
 def fit_features(

@@ -13,12 +13,16 @@ import pytest
 from PIL import Image
 
 from orinspect_edge_runtime.appearance import appearance
+from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.drift import DriftMonitor
 from orinspect_edge_runtime.drift_reference import FORGETTING, PARTS, RUN_LENGTH, alarm_limit, drift_arrays, statistic
 from orinspect_edge_runtime.errors import InputError
+from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, fit_to_model, list_images, read_frame
 from orinspect_edge_runtime.recipe import Recipe, from_bytes, to_bytes
 
 DIM, GOOD = 9, 240
+SPEC = PreprocessSpec(32, 32)
 MIXING = np.random.default_rng(7).standard_normal((DIM, DIM))
 
 
@@ -37,7 +41,7 @@ class Line:
 
     def pixels(self, gain: float = 1.0) -> np.ndarray:
         light = self._rng.normal(120, 4)
-        return (self._rng.normal(light, 15, (24, 24, 3)).clip(0, 255) * gain).astype(np.uint8)
+        return (self._rng.normal(light, 15, (32, 32, 3)).clip(0, 255) * gain).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +74,7 @@ def shown(monitor: DriftMonitor, line: Line, count: int, change: Callable[..., A
 
 
 def test_good_images_set_off_no_alarm(recipe: Recipe) -> None:
-    monitor = DriftMonitor(recipe)
+    monitor = DriftMonitor(recipe, SPEC)
     assert monitor.parts == PARTS
     assert shown(monitor, Line(1), 3000) == 0
     assert 0 <= max(monitor.state.levels.values()) < 1
@@ -89,7 +93,7 @@ def test_each_part_alarms_within_fifty_images_and_says_why(
     recipe: Recipe, change: Callable[..., Any], word: str
 ) -> None:
     for seed in range(5):
-        monitor = DriftMonitor(recipe)
+        monitor = DriftMonitor(recipe, SPEC)
         assert shown(monitor, Line(100 + seed), 100) == 0
         took = shown(monitor, Line(200 + seed), 50, change)
         assert took > 0
@@ -102,19 +106,19 @@ def test_a_few_defective_parts_are_no_drift_but_many_are(recipe: Recipe) -> None
         rng = np.random.default_rng(3)
         return lambda s, e, p: (s + 50, e + 100, p) if rng.random() < share else (s, e, p)
 
-    assert shown(DriftMonitor(recipe), Line(5), 1000, defects(0.02)) == 0
-    assert shown(DriftMonitor(recipe), Line(6), 50, defects(0.7)) > 0
+    assert shown(DriftMonitor(recipe, SPEC), Line(5), 1000, defects(0.02)) == 0
+    assert shown(DriftMonitor(recipe, SPEC), Line(6), 50, defects(0.7)) > 0
 
 
 def test_one_kind_alone_is_no_drift(recipe: Recipe) -> None:
-    monitor, line = DriftMonitor(recipe), Line(8)
+    monitor, line = DriftMonitor(recipe, SPEC), Line(8)
     embeddings = (line.embedding() for _ in range(2000))
     for embedding in (e for e in embeddings if e[0] > 15):
         assert not monitor.update(line.score(), embedding, line.pixels()).alarm
 
 
 def test_an_alarm_stays_until_the_reset(recipe: Recipe) -> None:
-    monitor, line = DriftMonitor(recipe), Line(9)
+    monitor, line = DriftMonitor(recipe, SPEC), Line(9)
     assert shown(monitor, line, 50, lambda s, e, p: (s + 3, e, p))
     first = monitor.state
     for _ in range(300):
@@ -126,16 +130,16 @@ def test_an_alarm_stays_until_the_reset(recipe: Recipe) -> None:
 
 
 def test_a_restart_changes_nothing(recipe: Recipe) -> None:
-    steady, line = DriftMonitor(recipe), Line(10)
+    steady, line = DriftMonitor(recipe, SPEC), Line(10)
     seen = [(line.score(), line.embedding(), line.pixels()) for _ in range(60)]
     for one in seen:
         state = steady.update(*one)
-    broken = DriftMonitor(recipe)
+    broken = DriftMonitor(recipe, SPEC)
     for one in seen[:25]:
         broken.update(*one)
     saved = json.loads(json.dumps(broken.save()))
     assert len(json.dumps(saved)) < 5000
-    again = DriftMonitor(recipe).load(saved)
+    again = DriftMonitor(recipe, SPEC).load(saved)
     for one in seen[25:]:
         assert again.update(*one) is not None
     assert again.state == state
@@ -153,7 +157,7 @@ def test_a_restart_changes_nothing(recipe: Recipe) -> None:
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(recipe: Recipe, damage: Callable[[dict[str, Any]], Any]) -> None:
-    monitor = DriftMonitor(recipe)
+    monitor = DriftMonitor(recipe, SPEC)
     shown(monitor, Line(11), 5)
     before, saved = monitor.state, json.loads(json.dumps(monitor.save()))
     damage(saved)
@@ -163,7 +167,7 @@ def test_a_state_that_does_not_fit_is_refused(recipe: Recipe, damage: Callable[[
 
 
 def test_what_is_not_finite_is_refused_and_leaves_no_trace(recipe: Recipe) -> None:
-    monitor, line = DriftMonitor(recipe), Line(12)
+    monitor, line = DriftMonitor(recipe, SPEC), Line(12)
     before = monitor.state
     with pytest.raises(InputError, match="not finite"):
         monitor.update(float("nan"), line.embedding())
@@ -173,14 +177,14 @@ def test_what_is_not_finite_is_refused_and_leaves_no_trace(recipe: Recipe) -> No
 
 
 def test_pictures_may_be_left_out(recipe: Recipe) -> None:
-    monitor, line = DriftMonitor(recipe), Line(13)
+    monitor, line = DriftMonitor(recipe, SPEC), Line(13)
     for _ in range(50):
         state = monitor.update(line.score() + 3, line.embedding())
     assert state.alarm and state.levels["appearance"] == 0
 
 
 def test_recipes_of_few_images_or_of_old_have_no_parts(tiny_recipe: Callable[..., Recipe]) -> None:
-    monitor = DriftMonitor(tiny_recipe())
+    monitor = DriftMonitor(tiny_recipe(), SPEC)
     assert monitor.parts == ()
     assert not monitor.update(1e6, np.zeros(DIM, np.float32)).alarm
     few = drift_arrays(np.zeros((19, DIM), np.float32), None, np.zeros(19, np.intp), np.zeros(19))
@@ -190,6 +194,34 @@ def test_recipes_of_few_images_or_of_old_have_no_parts(tiny_recipe: Callable[...
 def test_images_all_alike_do_not_break_it() -> None:
     arrays = drift_arrays(np.ones((30, DIM), np.float32), None, np.zeros(30, np.intp), np.zeros(30))
     assert all(np.isfinite(array).all() for array in arrays.values())
+    from conftest import make_recipe
+
+    recipe = make_recipe(arrays=make_recipe().arrays | arrays, calibration_scores=np.zeros(30, np.float32))
+    state = DriftMonitor(recipe, SPEC).update(0.0, np.ones(DIM, np.float32))
+    assert (state.alarm, state.levels) == (False, {}), "what never varied says nothing"
+
+
+def test_a_picture_counts_the_same_whole_reduced_or_kept(real_bundle: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for number in range(30):
+        light = Image.fromarray(rng.integers(90, 160, (6, 8, 3), dtype=np.uint8)).resize((800, 600))
+        noisy = np.asarray(light) + rng.normal(0, 12, (600, 800, 3))
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(tmp_path / f"{number:02d}.jpg", quality=95)
+    copytree(real_bundle, tmp_path / "bundle")
+    bundle = Bundle.open(tmp_path / "bundle")
+    spec, paths = bundle.manifest.preprocess, list_images([tmp_path])
+    whole = [read_frame(path, spec, whole=True) for path in paths]
+    reduced = [read_frame(path, spec) for path in paths]
+    kept = [Frame(fit_to_model(frame.pixels, spec), frame.source) for frame in whole]
+    assert {frames[0].pixels.shape[0] for frames in (whole, reduced, kept)} == {600, 75, 32}
+    recipe = fit_recipe(bundle, iter(reduced), "part", FitOptions())
+    levels = []
+    for frames in (reduced, whole, kept):
+        monitor = DriftMonitor(recipe, spec)
+        for frame in frames:
+            state = monitor.update(0.0, np.zeros(9, np.float32), frame.pixels)
+        levels.append(state.levels["appearance"])
+    assert max(levels) < 0.5 and np.ptp(levels) < 0.1
 
 
 def test_the_run_length_is_the_one_stated() -> None:
@@ -234,7 +266,10 @@ def test_the_command_tells_a_folder_from_another(
     (dark / "00.png").write_bytes(b"no image")
     (dark / "01.png").unlink()
     again = orinspect("drift", bundle, dark, "--json")
-    assert again.code == 1 and json.loads(again.out)["alarmed_at"] > 1
+    at = json.loads(again.out)["alarmed_at"]
+    assert again.code == 1 and at > 1
+    # 00.png could not be read and 01.png is gone: image 1 is 02.png.
+    assert f"seen at image {at} ({at + 1:02d}.png)" in again.err
 
 
 def test_the_command_needs_a_recipe_with_a_reference(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -22,14 +23,24 @@ Seen = tuple[str, Verdict, Pixels]
 
 
 class DriftWatch:
-    """Monitors of the recipes that have a drift reference; they begin afresh with it, as after SIGHUP."""
+    """Monitors of the recipes that have a drift reference.
 
-    def __init__(self, judge: Judge, rules: VerdictConfig) -> None:
-        made = {name: DriftMonitor(product.recipe) for name, product in judge.products.items()} if rules.drift else {}
+    before: one that has ended; its monitors are gone on with where the recipe was only edited. Without it all of them
+    begin afresh, as after SIGHUP.
+    """
+
+    def __init__(self, judge: Judge, rules: VerdictConfig, before: DriftWatch | None = None) -> None:
+        recipes = {name: product.recipe for name, product in judge.products.items()} if rules.drift else {}
+        preprocess = judge.detector.bundle.manifest.preprocess
+        made = {name: DriftMonitor(recipe, preprocess) for name, recipe in recipes.items()}
         self._monitors = {name: monitor for name, monitor in made.items() if monitor.parts}
+        for name in () if before is None else self._monitors.keys() & before._monitors.keys():
+            with contextlib.suppress(InputError):
+                # Refused when the reference is another one: the recipe was fitted again.
+                self._monitors[name].load(before._monitors[name].save())
         self._box = Outbox[Seen]("drift", self._update, queue=2, batch=1)
         self._next = dict.fromkeys(self._monitors, 0.0)
-        self.troubles: dict[str, str] = {}
+        self.troubles = {f"drift of {name}": monitor.state.reason for name, monitor in self._monitors.items()}
 
     def offer(self, recipe: str, verdict: Verdict, pixels: Pixels) -> None:
         """Show a judged frame to its recipe's monitor, or leave it out. Never waits."""

@@ -93,19 +93,20 @@ class Watch:
             self._reload = False
             self.reload()
         while not self._judges.empty():
-            self._replace(self._judges.get())
+            self._replace(self._judges.get(), drift=self.drift)
         return event
 
     def hand_over(self, judge: Judge) -> None:
         """Have the loop judge with another one from its next frame on; called from any thread."""
         self._judges.put(judge)
 
-    def _replace(self, judge: Judge) -> None:
+    def _replace(self, judge: Judge, drift: DriftWatch | None = None) -> None:
+        """Judge with another one. drift: whose monitors go on."""
         self.judge.close()
         self.drift.close()
         if self.trigger is not None:
             self.trigger.recipes = judge.recipes
-        self.judge, self.drift = judge, DriftWatch(judge, self.config.verdict)
+        self.judge, self.drift = judge, DriftWatch(judge, self.config.verdict, drift)
         LOG.info("runs now: %s, recipe %s", judge.detector.description, judge.detector.recipe.name)
 
     def _open_http(self) -> Service | None:
@@ -125,7 +126,7 @@ class Watch:
         if self.http is not None:
             self.http.window.show(self.judge.look, event)
         if self.judge.look is not None:
-            self.drift.offer(event.recipe, self.judge.look.verdict, self.judge.look.frame.pixels)
+            self.drift.offer(event.recipe, self.judge.look.verdict, self.judge.look.fitted)
         return event
 
     def reload(self) -> bool:

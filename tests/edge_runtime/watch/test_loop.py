@@ -204,8 +204,13 @@ def test_drift_is_an_alarm_of_its_recipe(bundle: Path, pictures: Path, monkeypat
     assert event.outcome == "alarm"
     assert event.error.startswith("drift of part ")
     assert "brighter" in event.error
+    drift.close()
+    edited = DriftWatch(judge, VerdictConfig(), drift)
+    assert (edited.status(), edited.troubles) == (drift.status(), drift.troubles), "an edit ends no alarm"
+    edited.close()
+    drift = DriftWatch(judge, VerdictConfig())
     # After a reload there is nothing to tell of yet: what was wrong is over until it shows again.
-    assert [e.outcome for e in alarms.changed({}, judge.product.known)] == ["clear"]
+    assert [e.outcome for e in alarms.changed(drift.troubles, judge.product.known)] == ["clear"]
     drift.close()
     drift = DriftWatch(judge, VerdictConfig(drift=False))
     drift.offer("part", judge.detector(frames[0]), frames[0].pixels)

@@ -48,18 +48,19 @@ class Service:
                 raise ModuleNotFoundError(name=name)
         self.config, self._watch, self.door = config, watch, Door(config.token)
         _check_certificate(config)
-        folder, bundle = Path(config.folder), Path(watch.config.recipe.bundle)
+        folder = Path(config.folder)
         _make(folder)
         self.kept_frames = KeptFrames(folder / "frames.sqlite", config.kept_frames)
         self.kept = Outbox("frames", self.kept_frames.write, queue=16, batch=8)
         self.switch = Switch(watch, folder)
-        self.teach = Teach(bundle, folder / "teach", self.switch.fit_options, self.switch.to)
+        self.teach = Teach(
+            lambda: watch.config.recipe.bundle, folder / "teach", self.switch.fit_options, self.switch.to
+        )
         self.window = Window(self.kept, self.teach)
         self.live = Live(self.window, watch.judge.detector.bundle.manifest.preprocess)
         self.records = Records(Path(watch.config.journal.path))
         self.scoring, self.board = Scoring(watch), Board()
-        backend, take_over = watch.config.recipe.backend, self.switch.take_over
-        self.feedback = Feedback(bundle, backend, self.records, self.kept_frames, take_over)
+        self.feedback = Feedback(lambda: watch.config.recipe, self.records, self.kept_frames, self.switch.take_over)
         self._socket = listen(config)
         self._server: Any = None
         self._closing = False

@@ -50,10 +50,14 @@ class Lesson:
 
 
 class Teach:
-    """One lesson at a time. fit_options: told when fitting begins. switch: runs the new recipe, or raises."""
+    """One lesson at a time. bundle, fit_options: told when fitting begins. switch: runs the new recipe, or raises."""
 
     def __init__(
-        self, bundle: Path, folder: Path, fit_options: Callable[[], FitOptions], switch: Callable[[str], object]
+        self,
+        bundle: Callable[[], str],
+        folder: Path,
+        fit_options: Callable[[], FitOptions],
+        switch: Callable[[str], object],
     ) -> None:
         self._bundle, self._folder, self._fit_options, self._switch = bundle, folder, fit_options, switch
         self._lock = threading.Lock()
@@ -94,8 +98,10 @@ class Teach:
     def cancel(self) -> None:
         """End it; the frames stay until the next teach of that name."""
         self._stop.set()
-        if self._child is not None:
-            self._child.kill()
+        # Read once: the teach's own thread takes it away when the fit has ended.
+        child = self._child
+        if child is not None:
+            child.kill()
 
     def status(self) -> dict[str, object]:
         """state, the recipe's name, frames taken and wanted, progress of the fit from 0 to 1, what went wrong."""
@@ -131,7 +137,7 @@ class Teach:
         """Fit in a child process: its numpy work must not hold this process's interpreter lock. Raises CheckFailed."""
         options = self._fit_options()
         chosen = [options.scorer, options.precision, str(options.false_alarm), options.backend]
-        command = [sys.executable, "-m", "orinspect_edge_runtime.watch.http.teacher", str(self._bundle), str(folder)]
+        command = [sys.executable, "-m", "orinspect_edge_runtime.watch.http.teacher", self._bundle(), str(folder)]
         with subprocess.Popen(
             [*command, lesson.name, *chosen], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as child:

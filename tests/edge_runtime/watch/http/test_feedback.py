@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from shutil import copytree
 from typing import Any
 
 import pytest
 
 pytest.importorskip("starlette", reason="the extra `watch` is not installed")
+
+from site_of_tests import wait_for
 
 from orinspect_edge_runtime.bundle import Bundle
 
@@ -58,3 +62,24 @@ def test_what_is_not_kept_cannot_be_learnt(open_site: Callable[..., Site]) -> No
     gone = site.ask("POST", f"/api/verdicts/{first['id']}/fine", {})
     assert (gone.status, "is not kept (any more)" in gone.json["error"]) == (404, True)
     assert site.ask("POST", "/api/verdicts/none/fine", {}).status == 404
+
+
+def test_after_a_reload_the_bundle_that_runs_now_is_taught(open_site: Callable[..., Site]) -> None:
+    site = open_site()
+    (reject,) = site.feed("test/blot/00.png")
+    first, second = site.folder / "bundle", site.folder / "second"
+    copytree(first, second)
+    site.values["recipe"]["bundle"] = str(second)
+    tables = [
+        f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
+        for name, table in site.values.items()
+        if name != "status"
+    ]
+    site.file.write_text(f"status = {json.dumps(site.values['status'])}\n" + "".join(tables))
+    judge, before = site.watch.judge, (first / "manifest.json").read_bytes()
+    site.watch._reload = True
+    wait_for(lambda: site.watch.judge is not judge)
+    assert site.ask("POST", f"/api/verdicts/{reject['id']}/fine", {}).status == 200
+    assert (first / "manifest.json").read_bytes() == before
+    assert [edit.kind for edit in Bundle.open(second).recipe("part").edits] == ["add"]
+    assert site.feed("test/blot/00.png")[0]["outcome"] == "accept"

@@ -34,10 +34,11 @@ class DriftWatch:
         preprocess = judge.detector.bundle.manifest.preprocess
         made = {name: DriftMonitor(recipe, preprocess) for name, recipe in recipes.items()}
         self._monitors = {name: monitor for name, monitor in made.items() if monitor.parts}
-        for name in () if before is None else self._monitors.keys() & before._monitors.keys():
+        earlier = {} if before is None else before._monitors
+        for name in self._monitors.keys() & earlier.keys():
             with contextlib.suppress(InputError):
                 # Refused when the reference is another one: the recipe was fitted again.
-                self._monitors[name].load(before._monitors[name].save())
+                self._monitors[name].load(earlier[name].save())
         self._box = Outbox[Seen]("drift", self._update, queue=2, batch=1)
         self._next = dict.fromkeys(self._monitors, 0.0)
         self.troubles = {f"drift of {name}": monitor.state.reason for name, monitor in self._monitors.items()}

@@ -74,5 +74,11 @@ class Switch:
     def fit_options(self) -> FitOptions:
         """Fit like the recipe that runs."""
         recipe = self._watch.judge.product.recipe
-        backend = self._watch.config.recipe.backend
-        return FitOptions(recipe.scorer, recipe.precision, recipe.false_alarm, backend=backend)
+        return FitOptions(
+            recipe.scorer,
+            recipe.precision,
+            recipe.false_alarm,
+            backend=self._watch.config.recipe.backend,
+            review_alarm=recipe.review_alarm,
+            threshold=recipe.threshold_rule,
+        )

@@ -6,6 +6,8 @@ bundle and the collected frames (PNG files, usable with `orinspect fit`) as they
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 import queue
 import shutil
@@ -135,11 +137,10 @@ class Teach:
 
     def _fit(self, lesson: Lesson, folder: Path) -> None:
         """Fit in a child process: its numpy work must not hold this process's interpreter lock. Raises CheckFailed."""
-        options = self._fit_options()
-        chosen = [options.scorer, options.precision, str(options.false_alarm), options.backend]
+        options = json.dumps(dataclasses.asdict(self._fit_options()))
         command = [sys.executable, "-m", "orinspect_edge_runtime.watch.http.teacher", self._bundle(), str(folder)]
         with subprocess.Popen(
-            [*command, lesson.name, *chosen], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, lesson.name, options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as child:
             self._child = child
             if self._stop.is_set():

@@ -1,10 +1,11 @@
-"""The process that fits a taught recipe: python -m ... BUNDLE FOLDER RECIPE SCORER PRECISION FALSE_ALARM BACKEND.
+"""The process that fits a taught recipe: python -m ... BUNDLE FOLDER RECIPE OPTIONS, the last FitOptions in JSON.
 
 Prints the share done, a number a line; an error is one line on stderr and exit code 2.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -19,11 +20,11 @@ from orinspect_edge_runtime.preprocess import Frame, list_images, read_frame
 FEATURES_SHARE = 0.6
 
 
-def main(bundle: str, folder: str, name: str, scorer: str, precision: str, false_alarm: str, backend: str) -> None:
-    """Fit and add the recipe to the bundle; the line's own process goes first."""
+def main(bundle: str, folder: str, name: str, options: str) -> None:
+    """Fit and add the recipe to the bundle; the line's own process goes first. One that is replaced keeps its mask."""
     os.nice(10)
     opened, paths = Bundle.open(bundle), list_images([Path(folder)])
-    options = FitOptions(scorer, precision, float(false_alarm), backend=backend)
+    mask = opened.recipe(name).arrays.get("mask") if name in opened.manifest.recipes else None
 
     def frames() -> Iterator[Frame]:
         for number, path in enumerate(paths):
@@ -33,7 +34,8 @@ def main(bundle: str, folder: str, name: str, scorer: str, precision: str, false
     def fitting(share: float) -> None:
         tell(FEATURES_SHARE + (1 - FEATURES_SHARE) * share)
 
-    opened.add_recipe(fit_recipe(opened, frames(), name, options, progress=fitting))
+    chosen = FitOptions(**json.loads(options))
+    opened.add_recipe(fit_recipe(opened, frames(), name, chosen, progress=fitting, mask=mask))
 
 
 def tell(share: float) -> None:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("starlette", reason="the extra `watch` is not installed")
@@ -15,7 +16,8 @@ from site_of_tests import wait_for
 
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import InputError
-from orinspect_edge_runtime.fit import FitOptions
+from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+from orinspect_edge_runtime.preprocess import read_frame
 from orinspect_edge_runtime.watch.http.teach import Lesson
 
 Site = Any
@@ -90,6 +92,23 @@ def test_a_fit_that_fails_says_why(open_site: Callable[..., Site]) -> None:
     assert failed["state"] == "failed" and "fp64" in failed["error"]
     assert site.get("/api/recipes")["running"] == "part"
     assert len(list((site.folder / "http/teach/taught").glob("*.png"))) == 4
+
+
+def test_a_recipe_taught_anew_keeps_its_mask_and_its_review_band(open_site: Callable[..., Site]) -> None:
+    site = open_site()
+    bundle, mask = Bundle.open(site.folder / "bundle"), np.zeros((32, 32), bool)
+    mask[:, :16] = True
+    frames = (read_frame(site.pictures / name, bundle.manifest.preprocess) for name in GOOD)
+    options = FitOptions(false_alarm=0.1, review_alarm=0.3)
+    bundle.add_recipe(fit_recipe(bundle, frames, "part", options, mask=mask))
+    assert site.ask("POST", "/api/recipes/part/run").status == 200
+    start(site, 8, name="part", replace=True)
+    site.feed(*GOOD[:8])
+    assert until(site, "done", "failed")["error"] == ""
+    taught = Bundle.open(site.folder / "bundle").recipe("part")
+    assert (taught.good_images, taught.false_alarm, taught.review_alarm) == (8, 0.1, 0.3)
+    assert np.array_equal(taught.arrays["mask"], mask)
+    assert site.watch.judge.product.recipe.review_threshold == taught.review_threshold
 
 
 def test_a_lesson_has_bounds() -> None:

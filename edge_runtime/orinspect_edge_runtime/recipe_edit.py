@@ -24,7 +24,7 @@ from orinspect_edge_runtime import recipe as recipes
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.detector import Detector, Image
 from orinspect_edge_runtime.editors import editor_of
-from orinspect_edge_runtime.errors import InputError, RecipeError
+from orinspect_edge_runtime.errors import CheckFailed, InputError, RecipeError
 from orinspect_edge_runtime.features import Features, score_features
 from orinspect_edge_runtime.fit import calibrated
 from orinspect_edge_runtime.recipe import Edit, Recipe
@@ -182,6 +182,8 @@ def _edit(old: Recipe, new: Recipe, kind: str, done: _Change, note: str, file: s
 def _with_image(recipe: Recipe, features: Features, name: str) -> tuple[Recipe, _Change]:
     number, scorer = len(recipe.images), SCORERS[recipe.scorer]
     (before,), (group,) = score_features(scorer, recipe.arrays, features)
+    if not np.isfinite(before):
+        raise CheckFailed(f"{name}: {recipe.precision} gave no number as its score; use another precision")
     changed = editor_of(recipe).add(recipe.arrays, features, int(group), number, _reach(recipe, int(group)))
     if "image_groups" in changed:
         changed = changed | {"image_groups": np.append(changed["image_groups"], group).astype(np.int32)}

@@ -16,7 +16,8 @@ import pytest
 
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.detector import Detector
-from orinspect_edge_runtime.errors import InputError, RecipeError
+from orinspect_edge_runtime.errors import CheckFailed, InputError, RecipeError
+from orinspect_edge_runtime.features import Features
 from orinspect_edge_runtime.fit import FitOptions, fit_recipe
 from orinspect_edge_runtime.preprocess import Frame
 from orinspect_edge_runtime.recipe import Recipe
@@ -210,6 +211,14 @@ def test_unknown_and_ambiguous_images_are_told(bundle: Bundle) -> None:
     assert find_image(recipe, "b/x.png") == 1
     with pytest.raises(InputError, match="no such image"):
         find_image(recipe, "")
+
+
+def test_features_that_are_no_numbers_are_not_taught(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Features(np.full((1, 9), np.nan, np.float32), np.full((1, 16, 3), np.nan, np.float32))
+    monkeypatch.setattr(Detector, "features", lambda self, frame: broken)
+    with pytest.raises(CheckFailed, match="gave no number"):
+        mark_good(bundle, "patchcore", picture(1))
+    assert history(bundle, "patchcore") == ()
 
 
 def test_a_kind_is_not_left_without_rows(bundle: Bundle) -> None:

@@ -168,7 +168,7 @@ def score(
     if as_json:
         _print_json(rows)
     if failed:
-        raise InputError(f"{failed} of {len(paths)} images could not be scored (named above); the others were")
+        raise InputError(f"{failed} of {len(paths)} images could not be scored; each is named above")
 
 
 def _tell_explanation(explanation: Explanation) -> None:

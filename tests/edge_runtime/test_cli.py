@@ -261,7 +261,7 @@ def test_score_goes_on_after_a_bad_image_and_says_so(orinspect: Run, fitted: Pat
     assert "ANOMALOUS" in ran.out
     lines = [line for line in ran.err.splitlines() if line.startswith("orinspect: ")]
     assert lines[0] == f"orinspect: {fitted / 'bad.png'}: not an image (or of a kind that Pillow cannot read)"
-    assert "1 of 2 images could not be scored" in lines[1]
+    assert lines[1] == "orinspect: 1 of 2 images could not be scored; each is named above"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])

@@ -36,7 +36,9 @@ def test_a_run_from_the_command_line(image_folder: Path, config_file: Path, tmp_
 def test_the_result_in_words(image_folder: Path, config_file: Path, tmp_path: Path) -> None:
     result = invoke(image_folder, "--out", tmp_path / "run", "--config", config_file, "--epochs", 0)
     assert result.exit_code == 0, result.output
-    assert "24 images, 0 steps" in result.stdout and f"orinspect export {tmp_path / 'run'}" in result.stdout
+    assert "24 images, 0 steps" in result.stdout
+    line = f"orinspect export {tmp_path / 'run'} --out BUNDLE --calibration {image_folder}"
+    assert line in result.stdout
 
 
 def test_a_resumed_run_keeps_its_configuration(image_folder: Path, config_file: Path, tmp_path: Path) -> None:

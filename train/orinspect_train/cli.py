@@ -20,7 +20,7 @@ PATH = click.Path(path_type=Path)
 @click.argument("data", type=PATH)
 @click.option("--out", "run", type=PATH, help="Folder of the run.")
 @click.option("--config", "config_file", type=PATH, help="TOML file; the options here go before what it says.")
-@click.option("--method", help="How to learn, see below  [default: synthetic_defects]")
+@click.option("--method", help="How to learn, see above  [default: synthetic_defects]")
 @click.option("--encoder", help="A timm model, or tiny_resnet  [default: tf_efficientnet_lite0]")
 @click.option("--init", help="imagenet (default), scratch, or a .safetensors file.")
 @click.option(
@@ -87,7 +87,7 @@ def pretrain(
             data, run, config, resume=resume, force=force, devices=devices, nodes=nodes, started=started, report=report
         )
     if first:
-        _tell(outcome, as_json)
+        _tell(outcome, data, as_json)
 
 
 def _is_first_process() -> bool:
@@ -135,7 +135,7 @@ def _resumed(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainCon
     return config
 
 
-def _tell(outcome: Outcome, as_json: bool) -> None:
+def _tell(outcome: Outcome, data: Path, as_json: bool) -> None:
     import dataclasses
 
     from orinspect_train.run_folder import DROPPED
@@ -156,4 +156,4 @@ def _tell(outcome: Outcome, as_json: bool) -> None:
         dropped = f"no real gain, so the unadapted encoder is kept (the adapted weights: {DROPPED})"
         kept = "the adapted encoder is kept" if outcome.adapted else dropped
         click.echo(f"unseen drawn defects, AUROC: unadapted {before:.3f}, adapted {after:.3f}: {kept}")
-    click.echo(f"run: {outcome.run}   next:  orinspect export {outcome.run} --out BUNDLE")
+    click.echo(f"run: {outcome.run}   next:  orinspect export {outcome.run} --out BUNDLE --calibration {data}")

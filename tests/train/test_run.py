@@ -119,3 +119,8 @@ def test_imagenet_weights_of_lite0_tell_images_apart() -> None:
 def test_imagenet_weights_of_others_are_not_pretended() -> None:
     with pytest.raises(InputError, match="no installed package brings ImageNet weights for 'test_efficientnet'"):
         load_imagenet(Encoder(SMALL, 64))
+
+
+def test_another_folder_is_no_unfinished_run(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a run"):
+        load_encoder(tmp_path)

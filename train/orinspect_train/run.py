@@ -15,7 +15,7 @@ from orinspect_edge_runtime import durable
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.preprocess import PreprocessSpec
 from orinspect_train.encoder import Encoder
-from orinspect_train.run_folder import RECORD, WEIGHTS, is_finished
+from orinspect_train.run_folder import CONFIG, RECORD, WEIGHTS, is_finished
 
 FORMAT_VERSION = 1
 
@@ -129,6 +129,8 @@ def _load_by_order(encoder: Encoder, found: dict[str, torch.Tensor]) -> None:
 def _read_record(run: Path) -> dict[str, Any]:
     if not run.is_dir():
         raise InputError(f"{run}: no such run; make one with  orinspect pretrain DATA --out {run}")
+    if not any((run / name).exists() for name in (CONFIG, WEIGHTS, RECORD)):
+        raise InputError(f"{run}: not a run; make one with  orinspect pretrain DATA --out RUN")
     if not is_finished(run):
         raise InputError(f"{run}: this run is not finished; go on with  orinspect pretrain DATA --out {run} --resume")
     where = run / RECORD

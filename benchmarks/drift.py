@@ -35,7 +35,7 @@ from orinspect_edge_runtime.drift import DriftMonitor
 from orinspect_edge_runtime.drift_reference import drift_arrays
 from orinspect_edge_runtime.features import Features, score_features
 from orinspect_edge_runtime.fit import FitOptions, fit_features
-from orinspect_edge_runtime.preprocess import fit_to_model, read_frame
+from orinspect_edge_runtime.preprocess import PreprocessSpec, fit_to_model, read_frame
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.scorers import SCORERS
 from orinspect_train.solar_cells import read_cells
@@ -89,6 +89,10 @@ class Line:
             arrays=fitted.arrays | drift,
             calibration_scores=np.sort(fitted.calibration),
         )
+
+    def monitor(self) -> DriftMonitor:
+        """A new monitor; the appearances it is shown are ready, so it makes no frames."""
+        return DriftMonitor(self.recipe, PreprocessSpec())
 
     def scores(self, images: Images) -> NDArray[np.float64]:
         """Normalised scores [N]."""
@@ -152,7 +156,7 @@ def study(
         line, rest = Line(good, fit, draw), np.setdiff1d(np.arange(len(kinds)), fit)
         scores = line.scores(good)
         for _ in range(windows // DRAWS):
-            monitor, index = DriftMonitor(line.recipe), rng.choice(rest, BEFORE + WINDOW, replace=False)
+            monitor, index = line.monitor(), rng.choice(rest, BEFORE + WINDOW, replace=False)
             early = line.show(monitor, good, scores, index[:BEFORE])
             alarms.append(not early and line.show(monitor, good, scores, index[BEFORE:]) > 0)
         for name, images in shifted.items():
@@ -180,7 +184,7 @@ def _delays(
     """Number of the shifted image that set off the alarm, AFTER + 1 when none did, -1 when it was off before."""
     scores, shifted_scores, found = line.scores(good), line.scores(images), []
     for _ in range(repetitions):
-        monitor = DriftMonitor(line.recipe)
+        monitor = line.monitor()
         if line.show(monitor, good, scores, rng.choice(before, BEFORE, replace=False)):
             found.append(-1)
             continue
@@ -206,7 +210,7 @@ def in_order(good: Images) -> dict[str, Any]:
     """Every second cell fitted, the others shown, both module by module: neighbours are alike, and the limit allows it."""
     fit = np.arange(0, len(good.looks), 2)
     line = Line(good, fit, 0)
-    monitor = DriftMonitor(line.recipe)
+    monitor = line.monitor()
     line.show(monitor, good, line.scores(good), np.arange(1, len(good.looks), 2))
     return {"shift": "none, in the order of the data set", "images": monitor.state.images, "alarm": monitor.state.alarm}
 

@@ -86,6 +86,8 @@ def export_run(
     tell = progress or (lambda share: None)
     if out.exists() and not options.replace:
         raise InputError(f"{out} exists already: choose another name, or pass --force to replace it")
+    # Told before the minute that tracing may take.
+    list_images([calibration])
     encoder = export_encoder(run)
     tell(0.15)
     images = choose_images(calibration, encoder.preprocess, options.seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -48,7 +49,25 @@ def status(config: Path, as_json: bool) -> None:
         told = json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: no status there ({error}); start  orinspect watch {config}") from error
-    click.echo(json.dumps(told, indent=2) if as_json else "\n".join(f"{k:15} {v}" for k, v in told.items()))
+    click.echo(json.dumps(told, indent=2) if as_json else "\n".join(status_lines(told)))
     age_s = time.time() - told["told_at"]
     if age_s > 10:
         raise CheckFailed(f"the last sign is {age_s:.0f} s old: the watch does not run, or hangs")
+
+
+def status_lines(told: dict[str, Any]) -> list[str]:
+    """The status for people: one line a fact, times as local ones."""
+    from datetime import datetime
+
+    times = {key: datetime.fromtimestamp(told[key]).isoformat(" ", "seconds") for key in ("began_at", "told_at")}
+    return [f"{key:15} {_in_words(value)}" for key, value in (told | times).items()]
+
+
+def _in_words(value: Any) -> str:
+    """Nested values as `name value` pairs; a dash for nothing."""
+    if isinstance(value, dict):
+        between = "; " if any(isinstance(one, dict) for one in value.values()) else ", "
+        return between.join(f"{key} {_in_words(one)}" for key, one in value.items()) or "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "-" if value in (None, "", []) else str(value)

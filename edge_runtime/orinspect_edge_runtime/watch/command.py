@@ -13,19 +13,21 @@ from orinspect_edge_runtime.options import PATH, json_option
 
 @click.command()
 @click.argument("config", type=PATH)
-def watch(config: Path) -> None:
+@click.option(
+    "--log", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Form of the log on stderr."
+)
+def watch(config: Path, log: str) -> None:
     """Judge what a camera or a folder shows until told to stop; verdicts go to the journal and other sinks.
 
     \b
     Example:  orinspect watch line-1.toml
     SIGTERM ends it within two seconds, SIGHUP reads the recipe and the rules again. docs/watch.md has every key.
     """
-    import logging
-
     from orinspect_edge_runtime.watch.config import read_config
+    from orinspect_edge_runtime.watch.log import begin_log
     from orinspect_edge_runtime.watch.loop import Watch
 
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.INFO)
+    begin_log(log)
     Watch(config, read_config(config)).run()
 
 

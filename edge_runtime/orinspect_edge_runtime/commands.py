@@ -143,7 +143,7 @@ def score(
     paths, failed, rows = list_images(list(images)), 0, []
     with Detector.load(bundle, recipe, **options) as detector:
         _tell_backend(detector)
-        for path, frame in decode_ahead(paths, detector.bundle.manifest.preprocess):
+        for path, frame in decode_ahead(paths, detector.bundle.manifest.preprocess, reduced=True):
             if isinstance(frame, ImageError):
                 failed += 1
                 click.echo(f"orinspect: {frame}", err=True)
@@ -157,7 +157,7 @@ def score(
                 click.echo(f"{word:9}  {verdict.score:8.3f}  {path}")
             # A verdict may do with a part of a JPEG's size; what is shown of it is in the picture's own pixels.
             shown = explained or overlay is not None
-            whole = read_frame(path, detector.bundle.manifest.preprocess, whole=True) if shown else frame
+            whole = read_frame(path, detector.bundle.manifest.preprocess) if shown else frame
             if explained:
                 explanation = explain(detector, whole, verdict)
                 rows[-1] |= dataclasses.asdict(explanation)

@@ -202,16 +202,16 @@ class Detector:
 
     def __call__(self, image: Image) -> Verdict:
         """Verdict on a frame, a uint8 array ([h, w] or RGB [h, w, 3]) or an image file."""
-        frame, start, ready = self.frame(image), time.perf_counter(), self._active
+        frame, start, ready = self.frame(image, reduced=True), time.perf_counter(), self._active
         return self._verdict(ready, self._run(ready, frame), frame.source, start)
 
-    def frame(self, image: Image) -> Frame:
-        """The image as the frame it is judged as."""
+    def frame(self, image: Image, *, reduced: bool = False) -> Frame:
+        """The image as a frame. reduced: of a file, as of `read_frame`."""
         if isinstance(image, Frame):
             return image
         if isinstance(image, np.ndarray):
             return frame_of_array(image)
-        return read_frame(Path(image), self._preprocess)
+        return read_frame(Path(image), self._preprocess, reduced=reduced)
 
     def features(self, image: Image) -> Features:
         """Features of one image through the graph of the recipe in use: embedding [1, E] and patches [1, P, D]."""

@@ -98,11 +98,12 @@ def _visible(path: Path, root: Path) -> bool:
     return path.is_file() and not any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def read_frame(path: Path, spec: PreprocessSpec, index: int = 0, *, whole: bool = False) -> Frame:
+def read_frame(path: Path, spec: PreprocessSpec, index: int = 0, *, reduced: bool = False) -> Frame:
     """Decode an image file. 8- and 16-bit gray, RGB, RGBA (alpha ignored), palette and CMYK are taken.
 
-    whole: at the source's size in any case. Else a large JPEG is decoded at a part of it that is still
-    REDUCED_MARGIN times the model's size or more, which saves most of the time and is enough for a verdict.
+    reduced: a large JPEG may be decoded at a part of its size that is still REDUCED_MARGIN times the model's or more.
+    That saves most of the time and is enough for a verdict, but it looks a little sharper or noisier than a camera's
+    frame: not for what recipes are fitted on and drift is measured by.
 
     Raises ImageError naming the file for anything that is not a whole picture of at least 8x8 pixels.
     """
@@ -111,7 +112,7 @@ def read_frame(path: Path, spec: PreprocessSpec, index: int = 0, *, whole: bool 
             # Asked of the file system first: opening a pipe would wait for ever.
             path.stat()
             raise ValueError("not a regular file")
-        pixels, modified = _decode(path, spec, whole=whole), path.stat().st_mtime
+        pixels, modified = _decode(path, spec, reduced=reduced), path.stat().st_mtime
     return Frame(_large_enough(pixels, str(path)), str(path), index, modified)
 
 
@@ -149,7 +150,7 @@ def _large_enough(pixels: Pixels, name: str) -> Pixels:
     return pixels
 
 
-def _decode(file: Path | io.BytesIO, spec: PreprocessSpec, *, whole: bool = False) -> Pixels:
+def _decode(file: Path | io.BytesIO, spec: PreprocessSpec, *, reduced: bool = False) -> Pixels:
     bit_depth = spec.bit_depth
     with Image.open(file, formats=IMAGE_FORMATS) as image:
         decoder, _, _, how = image.tile[0] if image.tile else ("", None, 0, "")
@@ -158,7 +159,7 @@ def _decode(file: Path | io.BytesIO, spec: PreprocessSpec, *, whole: bool = Fals
         if decoder.startswith("ppm"):
             # A PGM states its own maximum, and Pillow has scaled it to 16 bits already.
             bit_depth = 16
-        if image.format == "JPEG" and not whole:
+        if image.format == "JPEG" and reduced:
             # One length for both sides: the picture may yet be turned.
             side = REDUCED_MARGIN * max(spec.height, spec.width)
             image.draft(None, (side, side))
@@ -242,14 +243,17 @@ def read_frames(
 
 
 def decode_ahead(
-    paths: list[Path], spec: PreprocessSpec, *, whole: bool = False
+    paths: list[Path], spec: PreprocessSpec, *, reduced: bool = False
 ) -> Iterator[tuple[Path, Frame | ImageError]]:
-    """Each path with its frame, or with the error that reading it gave, in order. whole: as of `read_frame`.
+    """Each path with its frame, or with the error that reading it gave, in order. reduced: as of `read_frame`.
 
     A thread decodes the next frames while the caller works on one: decoding takes a third of a small encoder's time.
     """
     decoded = in_order(
-        lambda item: read_frame(item[1], spec, item[0], whole=whole), enumerate(paths), threads=1, ahead=DECODED_AHEAD
+        lambda item: read_frame(item[1], spec, item[0], reduced=reduced),
+        enumerate(paths),
+        threads=1,
+        ahead=DECODED_AHEAD,
     )
     for (_, path), frame in decoded:
         yield _decoded(path, frame)

@@ -210,8 +210,8 @@ def test_a_picture_counts_the_same_whole_reduced_or_kept(real_bundle: Path, tmp_
     copytree(real_bundle, tmp_path / "bundle")
     bundle = Bundle.open(tmp_path / "bundle")
     spec, paths = bundle.manifest.preprocess, list_images([tmp_path])
-    whole = [read_frame(path, spec, whole=True) for path in paths]
-    reduced = [read_frame(path, spec) for path in paths]
+    whole = [read_frame(path, spec) for path in paths]
+    reduced = [read_frame(path, spec, reduced=True) for path in paths]
     kept = [Frame(fit_to_model(frame.pixels, spec), frame.source) for frame in whole]
     assert {frames[0].pixels.shape[0] for frames in (whole, reduced, kept)} == {600, 75, 32}
     recipe = fit_recipe(bundle, iter(reduced), "part", FitOptions())

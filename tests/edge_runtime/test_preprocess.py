@@ -549,7 +549,7 @@ def test_a_large_jpeg_is_decoded_at_a_part_of_its_size(
     exif[0x0112] = 6 if turned else 1
     Image.fromarray(pixels).save(tmp_path / "x.jpg", quality=92, exif=exif)
     spec = PreprocessSpec(224, 192)
-    frame, whole = (read_frame(tmp_path / "x.jpg", spec, whole=whole) for whole in (False, True))
+    frame, whole = (read_frame(tmp_path / "x.jpg", spec, reduced=reduced) for reduced in (True, False))
     order = slice(None, None, -1 if turned else 1)
     assert frame.pixels.shape[:2] == reduced[order]
     assert whole.pixels.shape[:2] == size[order]

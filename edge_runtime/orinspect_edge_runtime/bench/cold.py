@@ -75,7 +75,11 @@ def first_verdict() -> None:
     subject = find_subject(bundle, options, golden)
     with open_subject(bundle, request["precision"], subject, options) as backend:
         spec = bundle.manifest.preprocess
-        pixels = golden["frames"][0] if request["image"] is None else read_frame(Path(request["image"]), spec).pixels
+        pixels = (
+            golden["frames"][0]
+            if request["image"] is None
+            else read_frame(Path(request["image"]), spec, reduced=True).pixels
+        )
         outputs = backend.run(fit_to_model(pixels, spec)[None])
         if subject.recipe is not None:
             Detector(bundle, subject.recipe, backend).verdict(outputs, "cold start")

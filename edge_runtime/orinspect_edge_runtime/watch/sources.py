@@ -66,8 +66,7 @@ def image_files(config: SourceConfig, spec: PreprocessSpec, slot: Slot) -> Itera
 
 def _read(path: Path, spec: PreprocessSpec, index: int) -> Item:
     try:
-        # A crop is stated in the source's pixels.
-        return read_frame(path, spec, index, whole=True)
+        return read_frame(path, spec, index)
     except ImageError as error:
         return error
 

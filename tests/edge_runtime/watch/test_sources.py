@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from orinspect_edge_runtime.errors import ImageError, InputError
-from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec
+from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, read_frames
 from orinspect_edge_runtime.watch.config import SourceConfig
 from orinspect_edge_runtime.watch.picture import CameraWatch, RateCap, cut
 from orinspect_edge_runtime.watch.reader import Reader
@@ -53,6 +53,17 @@ def test_the_newest_frame_wins_and_the_dropped_are_counted() -> None:
     slot.end()
     assert not slot.put(Job(frame()))
     assert slot.empty
+
+
+def test_a_large_jpeg_is_watched_as_it_was_fitted_on(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "part.jpg")
+    reader = Reader(SourceConfig(str(tmp_path), "images"), SPEC)
+    reader.start()
+    (watched,) = taken(reader, 1)
+    reader.stop(1)
+    (fitted_on,) = read_frames([tmp_path / "part.jpg"], SPEC, [])
+    np.testing.assert_array_equal(watched.pixels, fitted_on.pixels)
 
 
 def test_files_wait_for_the_loop(pictures: Path) -> None:

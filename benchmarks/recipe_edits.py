@@ -27,11 +27,12 @@ from orinspect_edge_runtime import durable
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.conditions import measure_conditions
 from orinspect_edge_runtime.dataset import read_dataset, training_images
-from orinspect_edge_runtime.detector import Detector, Verdict
+from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.fit import FitOptions, fit_recipe
 from orinspect_edge_runtime.preprocess import Frame, read_frame, read_frames
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.recipe_edit import copy_recipe, forget_image, mark_good, undo
+from orinspect_edge_runtime.verdict import Verdict
 
 RESULT = Path(__file__).parent / "results/recipe_edits.json"
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from orinspect_edge_runtime.bundle import Bundle as Bundle
     from orinspect_edge_runtime.detector import Detector as Detector
-    from orinspect_edge_runtime.detector import Verdict as Verdict
     from orinspect_edge_runtime.preprocess import Frame as Frame
+    from orinspect_edge_runtime.verdict import Verdict as Verdict
 
-_HOME = {"Bundle": "bundle", "Detector": "detector", "Verdict": "detector", "Frame": "preprocess"}
+_HOME = {"Bundle": "bundle", "Detector": "detector", "Verdict": "verdict", "Frame": "preprocess"}
 __all__ = ["Bundle", "Detector", "Frame", "Verdict"]
 
 

@@ -30,38 +30,9 @@ from orinspect_edge_runtime.preprocess import Frame, fit_to_model, frame_of_arra
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.region_mask import RegionMask
 from orinspect_edge_runtime.scorers import SCORERS, Scorer
+from orinspect_edge_runtime.verdict import Verdict
 
-ACCEPT, REVIEW, REJECT = "accept", "review", "reject"
 Image: TypeAlias = Frame | NDArray[Any] | Path | str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the detector says of one frame.
-
-    score: normalised distance from the good images (0: a usual good image, 1: one standard deviation above).
-    is_anomalous: score > threshold. anomaly_map: float32 [height, width] at the model's size and on the score's scale,
-    or None for scorers that judge the whole image. probability: share of good images that score lower.
-    group: which kind of good image it was compared with. milliseconds: resize, graph and scoring of this frame.
-    embedding: float32 [E], for a drift monitor. review_threshold: the recipe's, None when it has no review band.
-    """
-
-    score: float
-    threshold: float
-    is_anomalous: bool
-    anomaly_map: NDArray[np.float32] | None
-    probability: float
-    group: int
-    milliseconds: float
-    embedding: NDArray[np.float32]
-    review_threshold: float | None = None
-
-    @property
-    def outcome(self) -> str:
-        """`reject` above the threshold, `review` above the review threshold, else `accept`."""
-        if self.is_anomalous:
-            return REJECT
-        return REVIEW if self.review_threshold is not None and self.score > self.review_threshold else ACCEPT
 
 
 @dataclass(frozen=True)

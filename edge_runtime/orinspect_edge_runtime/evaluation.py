@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orinspect_edge_runtime import metrics
-from orinspect_edge_runtime.detector import Detector, Verdict
+from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.errors import ImageError, InputError
 from orinspect_edge_runtime.in_order import in_order
 from orinspect_edge_runtime.labelled import LabelledImage
 from orinspect_edge_runtime.localisation import Localisation, Localiser, read_mask
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, Skipped, decode_ahead, too_many_skipped
 from orinspect_edge_runtime.recipe import Recipe
+from orinspect_edge_runtime.verdict import Verdict
 
 INTERVALS: dict[str, metrics.Metric] = {
     "average_precision": metrics.average_precision,

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orinspect_edge_runtime.detector import ACCEPT, REJECT, Detector, Verdict
+from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.features import Features
 from orinspect_edge_runtime.memory_bank import MemoryBank
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, picture_in_frame
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.regions import connected_regions
 from orinspect_edge_runtime.threshold import p_values
+from orinspect_edge_runtime.verdict import ACCEPT, REJECT, Verdict
 from orinspect_edge_runtime.whitening import Whitening
 
 MOST_REGIONS = 10

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from orinspect_edge_runtime.bundle import Bundle
-from orinspect_edge_runtime.detector import Verdict
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.fit import FitOptions, fit_recipe
 from orinspect_edge_runtime.preprocess import Frame
 from orinspect_edge_runtime.recipe_edit import forget_image, mark_good
+from orinspect_edge_runtime.verdict import Verdict
 
 
 def picture(seed: int) -> Frame:

@@ -8,10 +8,10 @@ import logging
 import time
 from collections.abc import Sequence
 
-from orinspect_edge_runtime.detector import Verdict
 from orinspect_edge_runtime.drift import DriftMonitor
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.preprocess import Pixels
+from orinspect_edge_runtime.verdict import Verdict
 from orinspect_edge_runtime.watch.config import VerdictConfig
 from orinspect_edge_runtime.watch.judge import Judge
 from orinspect_edge_runtime.watch.outbox import Outbox

@@ -13,7 +13,8 @@ from PIL import Image
 
 from orinspect_edge_runtime.preprocess import Pixels
 
-ACCEPT, REVIEW, REJECT, FAILED = "accept", "review", "reject", "failed"
+# Beside the outcomes of a verdict: the frame could not be read or judged.
+FAILED = "failed"
 # Not of a frame but of the line: something is wrong (a black camera, drift), or well again.
 ALARM, CLEAR = "alarm", "clear"
 THUMBNAIL_SIDE = 192

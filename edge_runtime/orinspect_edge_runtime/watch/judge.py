@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orinspect_edge_runtime.bundle import Bundle
-from orinspect_edge_runtime.detector import Detector, Verdict
+from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.errors import ImageError, OrinspectError, RecipeError
 from orinspect_edge_runtime.preprocess import Frame, Pixels, fit_to_model
 from orinspect_edge_runtime.recipe import Recipe
+from orinspect_edge_runtime.verdict import ACCEPT, REJECT, REVIEW, Verdict
 from orinspect_edge_runtime.watch.config import RecipeConfig, VerdictConfig
-from orinspect_edge_runtime.watch.event import ACCEPT, FAILED, REJECT, REVIEW, Event, thumbnail
+from orinspect_edge_runtime.watch.event import FAILED, Event, thumbnail
 from orinspect_edge_runtime.watch.slot import Item
 from orinspect_edge_runtime.watch.trigger import Shot
 

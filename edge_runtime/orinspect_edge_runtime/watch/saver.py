@@ -13,8 +13,9 @@ from pathlib import Path
 from PIL import Image
 
 from orinspect_edge_runtime.preprocess import Pixels
+from orinspect_edge_runtime.verdict import ACCEPT, REJECT, REVIEW
 from orinspect_edge_runtime.watch.config import ImagesConfig
-from orinspect_edge_runtime.watch.event import ACCEPT, REJECT, REVIEW, Event
+from orinspect_edge_runtime.watch.event import Event
 
 OUTCOMES = {"rejects": (REJECT,), "reviews": (REJECT, REVIEW), "all": (REJECT, REVIEW, ACCEPT)}
 # Only files with names of this form are ever removed, whatever else lies in the folder.

@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 
 from orinspect_edge_runtime.bundle import Bundle
-from orinspect_edge_runtime.detector import Detector, Verdict
+from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.errors import CheckFailed, ImageError
 from orinspect_edge_runtime.fit import FitOptions, fit_recipe
 from orinspect_edge_runtime.preprocess import Frame, list_images, read_frame
+from orinspect_edge_runtime.verdict import Verdict
 from orinspect_edge_runtime.watch.alarms import Alarms
 from orinspect_edge_runtime.watch.config import RecipeConfig, VerdictConfig, make_config
 from orinspect_edge_runtime.watch.drift_watch import DriftWatch

@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from orinspect_edge_runtime.watch.event import ACCEPT, FAILED, REJECT, REVIEW
+from orinspect_edge_runtime.verdict import ACCEPT, REJECT, REVIEW
+from orinspect_edge_runtime.watch.event import FAILED
 
 if TYPE_CHECKING:
     from orinspect_edge_runtime.watch.http.window import Window

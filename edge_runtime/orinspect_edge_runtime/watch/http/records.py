@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from orinspect_edge_runtime.errors import InputError
-from orinspect_edge_runtime.watch.event import ACCEPT, ALARM, CLEAR, FAILED, REJECT, REVIEW
+from orinspect_edge_runtime.verdict import ACCEPT, REJECT, REVIEW
+from orinspect_edge_runtime.watch.event import ALARM, CLEAR, FAILED
 
 OUTCOMES = (ACCEPT, REVIEW, REJECT, FAILED, ALARM, CLEAR)
 # What a reader of the zip sees first, and in which order.

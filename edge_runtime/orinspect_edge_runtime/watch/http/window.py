@@ -6,7 +6,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from orinspect_edge_runtime.watch.event import REJECT, REVIEW, Event
+from orinspect_edge_runtime.verdict import REJECT, REVIEW
+from orinspect_edge_runtime.watch.event import Event
 from orinspect_edge_runtime.watch.http.kept import KeptFrame
 from orinspect_edge_runtime.watch.http.teach import Teach
 from orinspect_edge_runtime.watch.judge import Look

@@ -13,14 +13,14 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orinspect_edge_runtime.backends import Backend, T, open_backend
+from orinspect_edge_runtime.backends import Backend, open_backend
 from orinspect_edge_runtime.bundle import Bundle
+from orinspect_edge_runtime.closing import Closing
 from orinspect_edge_runtime.errors import CheckFailed, RecipeError
 from orinspect_edge_runtime.features import Features, assign_groups, score_features
 from orinspect_edge_runtime.golden import compare, read_golden
@@ -49,7 +49,7 @@ class _Ready:
     region: RegionMask | None
 
 
-class Detector:
+class Detector(Closing):
     """A bundle with its recipes ready to score. Load it with `Detector.load`; `concurrency` threads may use it at once.
 
     Every call judges by one recipe from its beginning to its end, whatever `use` is told by another thread meanwhile.
@@ -241,14 +241,6 @@ class Detector:
         with contextlib.ExitStack() as stack:
             for backend in self._backends.values():
                 stack.callback(backend.close)
-
-    def __enter__(self: T) -> T:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _score(ready: _Ready, outputs: dict[str, NDArray[np.float32]]) -> tuple[float, int, NDArray[np.float32] | None]:

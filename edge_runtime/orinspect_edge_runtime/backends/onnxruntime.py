@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orinspect_edge_runtime.backends import Arrays, T
+from orinspect_edge_runtime.backends import Arrays
 from orinspect_edge_runtime.backends.recipe_inputs import FRAMES, check_inputs
+from orinspect_edge_runtime.closing import Closing
 from orinspect_edge_runtime.errors import BundleError, InputError
 from orinspect_edge_runtime.manifest import GraphSpec
 
@@ -34,7 +34,7 @@ class Prepared:
     values: dict[str, Any]
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(Closing):
     """A graph in an onnxruntime session; the head's inputs stay bound as OrtValues. `run` is safe from threads.
 
     name: of PROVIDERS. Asked for a GPU, onnxruntime may leave no operator to the CPU. Raises InputError when it cannot
@@ -95,14 +95,6 @@ class OnnxRuntimeBackend:
         """Drop the session and the bound arrays."""
         self._inputs = Prepared({}, {})
         self._session = None
-
-    def __enter__(self: T) -> T:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _check_provider(name: str, onnxruntime: Any) -> None:

@@ -8,14 +8,14 @@ better way, so only CPU backends are wrapped.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orinspect_edge_runtime.backends import Arrays, Backend, T
+from orinspect_edge_runtime.backends import Arrays, Backend
 from orinspect_edge_runtime.backends.recipe_inputs import check_inputs
+from orinspect_edge_runtime.closing import Closing
 from orinspect_edge_runtime.groups import Groups
 from orinspect_edge_runtime.heads import axis_filter
 from orinspect_edge_runtime.manifest import GraphSpec
@@ -36,7 +36,7 @@ class Prepared:
     bank: Bank | None
 
 
-class SearchingBackend:
+class SearchingBackend(Closing):
     """Runs a graph with the head `patchcore`; large banks are searched here, others there.
 
     inner: the backend that runs the graph; it is closed with this one.
@@ -94,14 +94,6 @@ class SearchingBackend:
         """Free the graph and the bank."""
         self._bank = None
         self._inner.close()
-
-    def __enter__(self: T) -> T:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class Bank:

@@ -13,16 +13,16 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orinspect_edge_runtime.backends import Arrays, T
+from orinspect_edge_runtime.backends import Arrays
 from orinspect_edge_runtime.backends.cuda_memory import CudaError, CudaMemory, open_memory
 from orinspect_edge_runtime.backends.engine_slot import Resident, Slot
 from orinspect_edge_runtime.backends.recipe_inputs import FRAMES, check_inputs, check_ranges
+from orinspect_edge_runtime.closing import Closing
 from orinspect_edge_runtime.device import Device, this_device, with_library
 from orinspect_edge_runtime.engine import Engine, checked_engine
 from orinspect_edge_runtime.errors import BundleError, CheckFailed, InputError, RecipeError
@@ -57,7 +57,7 @@ def open_engine(bundle: Path, spec: GraphSpec, onnx_sha256: str, here: Device | 
     return TensorRTBackend(engine, spec, trt=trt)
 
 
-class TensorRTBackend:
+class TensorRTBackend(Closing):
     """An engine ready to run. Use it from any thread, one call at a time; not in a process forked after opening it.
 
     outputs: the ones that `run` returns (all are computed). memory: which CUDA library, None for the first installed.
@@ -321,14 +321,6 @@ class TensorRTBackend:
         self._context = None
         self._engine = None
         self._runtime = None
-
-    def __enter__(self: T) -> T:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _logger(trt: Any, errors: list[str]) -> Any:

@@ -188,7 +188,8 @@ def _tell_explanation(explanation: Explanation) -> None:
 def _save_overlay(folder: Path, path: Path, number: int, frame: Any, verdict: Any) -> None:
     from orinspect_edge_runtime import durable
     from orinspect_edge_runtime.errors import InputError
-    from orinspect_edge_runtime.overlay import draw_overlay, to_png
+    from orinspect_edge_runtime.overlay import draw_overlay
+    from orinspect_edge_runtime.picture_file import to_png
 
     if verdict.anomaly_map is None:
         raise InputError("this recipe's scorer judges the whole image and has no heat map: fit patchcore or padim")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-import io
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from orinspect_edge_runtime.picture_file import to_png
 from orinspect_edge_runtime.preprocess import Pixels
 
 # Anchor colours of a perceptually even map from dark violet to yellow (after matplotlib's inferno, CC0).
@@ -69,10 +69,3 @@ def thumbnail_uri(pixels: Pixels, width: int) -> str:
     image = Image.fromarray(pixels)
     image.thumbnail((width, width))
     return "data:image/png;base64," + base64.b64encode(to_png(np.asarray(image))).decode()
-
-
-def to_png(pixels: Pixels) -> bytes:
-    """PNG file content of uint8 [h, w, 3]."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", optimize=True)
-    return file.getvalue()

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 from PIL import Image
 
-from orinspect_edge_runtime.overlay import draw_overlay, heat_map, to_png
+from orinspect_edge_runtime.overlay import draw_overlay, heat_map
+from orinspect_edge_runtime.picture_file import to_png
 
 MAPS = arrays_of.arrays(
     np.float32,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 from dataclasses import dataclass, field
 
@@ -58,12 +57,3 @@ def thumbnail(pixels: Pixels) -> Image.Image:
     """At most THUMBNAIL_SIDE pixels a side, by a whole number: means over squares, a tenth of a finer filter's time."""
     image = Image.fromarray(pixels)
     return image.reduce(-(-max(image.size) // THUMBNAIL_SIDE))
-
-
-def to_jpeg(pixels: Pixels | None) -> bytes | None:
-    """JPEG file content; None of None."""
-    if pixels is None:
-        return None
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=85)
-    return file.getvalue()

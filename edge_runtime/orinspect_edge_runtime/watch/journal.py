@@ -12,10 +12,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.overlay import heat_map
+from orinspect_edge_runtime.picture_file import to_jpeg
 from orinspect_edge_runtime.watch.config import JournalConfig
-from orinspect_edge_runtime.watch.event import Event, to_jpeg
+from orinspect_edge_runtime.watch.event import Event
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS event (
@@ -69,7 +72,7 @@ class Journal:
 def _row(e: Event) -> tuple[object, ...]:
     hashes = (e.recipe, e.recipe_sha256, e.graph_sha256)
     hot = None if e.anomaly_map is None else heat_map(e.anomaly_map, e.threshold)
-    pictures = (to_jpeg(e.picture), to_jpeg(hot))
+    pictures = (None if pixels is None else to_jpeg(Image.fromarray(pixels)) for pixels in (e.picture, hot))
     return (e.id, e.judged_at, e.outcome, e.score, e.threshold, *hashes, e.to_json(), *pictures)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from orinspect_edge_runtime.errors import InputError
+from orinspect_edge_runtime.picture_file import to_png
 from orinspect_edge_runtime.preprocess import Pixels
 from orinspect_edge_runtime.watch.journal import opened
 
@@ -39,7 +40,7 @@ class KeptFrames:
 
     def write(self, frames: Sequence[KeptFrame]) -> None:
         """Store the frames and forget the oldest. Raises sqlite3.Error."""
-        rows = [(frame.id, to_png(frame.pixels)) for frame in frames]
+        rows = [(frame.id, to_png(frame.pixels, quick=True)) for frame in frames]
         with opened(self._path) as database, database:
             database.executemany("INSERT OR IGNORE INTO frame VALUES (NULL, ?, ?)", rows)
             database.execute("DELETE FROM frame WHERE seq <= (SELECT max(seq) FROM frame) - ?", (self._most,))
@@ -49,10 +50,3 @@ class KeptFrames:
         with opened(self._path) as database:
             row = database.execute("SELECT png FROM frame WHERE id = ?", (event_id,)).fetchone()
         return None if row is None else np.asarray(Image.open(io.BytesIO(row[0])).convert("RGB"))
-
-
-def to_png(pixels: Pixels) -> bytes:
-    """Lossless, and quick rather than small."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
-    return file.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 import time
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from orinspect_edge_runtime.overlay import heat_map
+from orinspect_edge_runtime.picture_file import to_jpeg
 from orinspect_edge_runtime.preprocess import Pixels, PreprocessSpec
 from orinspect_edge_runtime.watch.http.window import Sight, Window
 from orinspect_edge_runtime.watch.judge import Look
@@ -46,9 +46,7 @@ class Live:
         image = Image.fromarray(look.fitted) if heat and self._letterbox else small(look.frame.pixels)
         if heat and look.verdict.anomaly_map is not None:
             lay_over(image, look.verdict.anomaly_map, look.verdict.threshold)
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=80)
-        return file.getvalue()
+        return to_jpeg(image, quality=80)
 
 
 def lay_over(image: Image.Image, anomaly_map: NDArray[np.float32], threshold: float) -> None:

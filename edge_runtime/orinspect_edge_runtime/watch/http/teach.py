@@ -22,9 +22,9 @@ from pathlib import Path
 from orinspect_edge_runtime import durable
 from orinspect_edge_runtime.errors import CheckFailed, InputError
 from orinspect_edge_runtime.fit import FEWEST_IMAGES, FitOptions
+from orinspect_edge_runtime.picture_file import to_png
 from orinspect_edge_runtime.preprocess import Pixels
 from orinspect_edge_runtime.recipe import check_name
-from orinspect_edge_runtime.watch.http.kept import to_png
 
 LOG = logging.getLogger("orinspect.watch")
 MOST_FRAMES, LONGEST_PAUSE_S = 2000, 3600.0
@@ -132,7 +132,7 @@ class Teach:
                 pixels = self._frames.get(timeout=0.1)
             except queue.Empty:
                 continue
-            durable.write_bytes(folder / f"{self._taken:05d}.png", to_png(pixels))
+            durable.write_bytes(folder / f"{self._taken:05d}.png", to_png(pixels, quick=True))
             self._taken += 1
 
     def _fit(self, lesson: Lesson, folder: Path) -> None:

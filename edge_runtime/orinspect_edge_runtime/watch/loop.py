@@ -55,7 +55,7 @@ class Watch:
         self.alarms, self.drift = Alarms(source_name(config.source)), DriftWatch(self.judge, config.verdict)
         self._notifier, self._stop, self._reload = Notifier(), False, False
         self._told_at, self._began = 0.0, time.time()
-        self._judges: queue.SimpleQueue[Judge] = queue.SimpleQueue()
+        self._judges: queue.SimpleQueue[tuple[Judge, WatchConfig]] = queue.SimpleQueue()
         # The newest status: whoever asks from another thread reads this, and sees by its age when the loop hangs.
         self.told = self.status()
 
@@ -93,12 +93,20 @@ class Watch:
             self._reload = False
             self.reload()
         while not self._judges.empty():
-            self._replace(self._judges.get(), drift=self.drift)
+            judge, made_for = self._judges.get()
+            if made_for is self.config:
+                self._replace(judge, drift=self.drift)
+            else:
+                # The file was read again meanwhile: its rules must not be undone by a judge of the former ones.
+                judge.close()
         return event
 
-    def hand_over(self, judge: Judge) -> None:
-        """Have the loop judge with another one from its next frame on; called from any thread."""
-        self._judges.put(judge)
+    def hand_over(self, judge: Judge, made_for: WatchConfig) -> None:
+        """Have the loop judge with another one from its next frame on; called from any thread.
+
+        made_for: the `config` that it was opened by. Once that is no longer the loop's, the judge is closed instead.
+        """
+        self._judges.put((judge, made_for))
 
     def _replace(self, judge: Judge, drift: DriftWatch | None = None) -> None:
         """Judge with another one. drift: whose monitors go on."""

@@ -64,9 +64,11 @@ class Switch:
         except BaseException:
             judge.close()
             raise
-        self._watch.hand_over(judge)
+        self._watch.hand_over(judge, config)
         end = time.monotonic() + TAKEN_OVER_IN_S
         while self._watch.judge is not judge:
+            if self._watch.config is not config:
+                raise CheckFailed("the configuration was read again at the same moment: try again")
             if time.monotonic() > end:
                 raise CheckFailed("the loop did not take the recipe over in time: it hangs, or is ending")
             time.sleep(0.01)

@@ -13,6 +13,7 @@ import queue
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -139,15 +140,18 @@ class Teach:
         """Fit in a child process: its numpy work must not hold this process's interpreter lock. Raises CheckFailed."""
         options = json.dumps(dataclasses.asdict(self._fit_options()))
         command = [sys.executable, "-m", "orinspect_edge_runtime.watch.http.teacher", self._bundle(), str(folder)]
-        with subprocess.Popen(
-            [*command, lesson.name, options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as child:
-            self._child = child
-            if self._stop.is_set():
-                child.kill()
-            for line in child.stdout or ():
-                self._share = float(line)
-            told = (child.stderr.read() if child.stderr else "").strip().splitlines()
+        with tempfile.TemporaryFile("w+") as errors:
+            # Not a pipe: nobody reads it before the end, and a full one would stop the child.
+            with subprocess.Popen(
+                [*command, lesson.name, options], stdout=subprocess.PIPE, stderr=errors, text=True
+            ) as child:
+                self._child = child
+                if self._stop.is_set():
+                    child.kill()
+                for line in child.stdout or ():
+                    self._share = float(line)
+            errors.seek(0)
+            told = errors.read().strip().splitlines()
         self._child = None
         if child.returncode:
             raise CheckFailed(f"fitting failed ({told[-1] if told else f'exit code {child.returncode}'})")

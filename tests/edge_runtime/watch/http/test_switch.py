@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ pytest.importorskip("starlette", reason="the extra `watch` is not installed")
 
 from site_of_tests import wait_for
 
-from orinspect_edge_runtime.errors import ConfigError
-from orinspect_edge_runtime.watch.config import TriggerConfig, make_config
+from orinspect_edge_runtime.errors import CheckFailed, ConfigError
+from orinspect_edge_runtime.watch.config import TriggerConfig, WatchConfig, make_config
 from orinspect_edge_runtime.watch.http.choice import FILE, chosen_recipe, keep_choice
+from orinspect_edge_runtime.watch.judge import Judge
 from orinspect_edge_runtime.watch.trigger import Trigger
 
 Site = Any
@@ -40,6 +42,24 @@ def test_a_choice_that_cannot_be_kept_changes_nothing(open_site: Callable[..., S
     answer = site.ask("POST", "/api/recipes/other/run")
     assert (answer.status, "cannot write" in answer.json["error"]) == (400, True)
     assert site.get("/api/recipes")["running"] == "part"
+
+
+def test_a_switch_that_meets_a_reload_is_refused(open_site: Callable[..., Site], monkeypatch: Any) -> None:
+    site = open_site()
+    hand_over, before, handed = site.watch.hand_over, site.watch.judge, []
+
+    def after_a_reload(judge: Judge, made_for: WatchConfig) -> None:
+        site.watch.config = replace(site.watch.config)
+        handed.append(judge)
+        hand_over(judge, made_for)
+
+    monkeypatch.setattr(site.watch, "hand_over", after_a_reload)
+    with pytest.raises(CheckFailed, match="read again at the same moment: try again"):
+        site.service.switch.to("other")
+    wait_for(lambda: site.watch._judges.empty())
+    assert site.feed("test/good/00.png")[0]["recipe"] == "part"
+    assert site.watch.judge is before
+    assert handed[0] is not before
 
 
 def test_the_configuration_goes_first_once_it_was_edited(tmp_path: Path) -> None:

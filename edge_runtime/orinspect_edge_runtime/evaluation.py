@@ -171,7 +171,7 @@ def summarise(
         f1_max=metrics.f1_max(labels, scores),
         fpr_at_95_tpr=metrics.fpr_at_tpr(labels, scores, 0.95),
         threshold=recipe.threshold,
-        false_alarm_promised=recipe.false_alarm,
+        false_alarm_promised=recipe.promised_false_alarm,
         false_alarms=float(alarms[~labels].mean()),
         detections=float(alarms[labels].mean()),
         detections_by_kind=_by_kind(scored, alarms),

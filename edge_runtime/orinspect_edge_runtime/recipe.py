@@ -56,7 +56,7 @@ class Recipe:
 
     scorer: name in scorers.SCORERS. precision, graph_sha256, backend: what the features were computed with when it was
     fitted; a recipe is only used with the same precision and graph. threshold: on the normalised score; an image above
-    it is anomalous. false_alarm: share of good images promised to be above it at most; false_alarm_note: how far the
+    it is anomalous. false_alarm: share of good images asked to be above it at most; false_alarm_note: how far the
     number of good images carries that promise. arrays: the head's graph inputs and the scorer's own arrays.
     calibration_scores: float32 [n], sorted normalised scores of good images that the model had not seen.
     images: name of every good image; rows of the arrays say by its number here where they come from. A forgotten one is
@@ -91,6 +91,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_name(self.name)
+
+    @property
+    def promised_false_alarm(self) -> float:
+        """The rate that its good images can promise: the one asked for, or with too few images 1 / (their number + 1)."""
+        return max(self.false_alarm, 1 / (len(self.calibration_scores) + 1))
 
 
 def check_name(name: str) -> str:

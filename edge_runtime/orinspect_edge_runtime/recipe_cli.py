@@ -49,7 +49,7 @@ def list_recipes(bundle: Path, as_json: bool) -> None:
         click.echo(
             f"{row['name']}: {row['scorer']} {row['precision']}, {row['good_images']} good images "
             f"({' + '.join(map(str, row['group_sizes']))}), threshold {row['threshold']:.3f} for "
-            f"{row['false_alarm']:.2%} false alarms, {row['edits']} edits"
+            f"{row['promised_false_alarm']:.2%} false alarms, {row['edits']} edits"
         )
 
 
@@ -64,6 +64,7 @@ def _row(found: Recipe) -> dict[str, Any]:
         "group_sizes",
         "threshold",
         "false_alarm",
+        "promised_false_alarm",
         "false_alarm_note",
     )
     rest = {"edits": len(in_force(found.edits)), "backend": found.backend, "created_with": found.created_with}

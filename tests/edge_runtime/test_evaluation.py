@@ -23,7 +23,7 @@ from orinspect_edge_runtime.labelled import LabelledImage
 
 DETECTOR: Any = SimpleNamespace(
     recipe=SimpleNamespace(
-        name="part", scorer="padim", precision="int8", threshold=1.0, false_alarm=0.05, review_threshold=0.5
+        name="part", scorer="padim", precision="int8", threshold=1.0, promised_false_alarm=0.05, review_threshold=0.5
     )
 )
 SCORES = st.lists(st.tuples(st.booleans(), st.floats(-9, 9, width=32)), min_size=2, max_size=12)

@@ -20,6 +20,7 @@ from hypothesis.extra import numpy as arrays_of
 
 from orinspect_edge_runtime.errors import InputError, RecipeError
 from orinspect_edge_runtime.recipe import Edit, Recipe, check_name, from_bytes, in_force, to_bytes
+from orinspect_edge_runtime.threshold import conformal_threshold
 
 TEXT = st.text(max_size=12)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -257,3 +258,13 @@ def test_undo_takes_back_the_last_edit_that_stands() -> None:
 
     for kinds, standing in (("", []), ("af", [1, 2]), ("afu", [1]), ("afuu", []), ("aufa", [3, 4]), ("afuauu", [])):
         assert [edit.number for edit in in_force(log(kinds))] == standing, kinds
+
+
+@pytest.mark.parametrize(("images", "promised"), [(3, 0.25), (40, 1 / 41), (99, 0.01), (500, 0.01)])
+def test_few_images_promise_less_than_was_asked(
+    images: int, promised: float, tiny_recipe: Callable[..., Recipe]
+) -> None:
+    scores = np.zeros(images, np.float32)
+    recipe = tiny_recipe(false_alarm=0.01, calibration_scores=scores)
+    assert recipe.promised_false_alarm == pytest.approx(promised)
+    assert recipe.promised_false_alarm >= conformal_threshold(scores, 0.01).false_alarm_promised - 1e-12

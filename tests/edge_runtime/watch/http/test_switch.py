@@ -56,7 +56,7 @@ def test_a_switch_that_meets_a_reload_is_refused(open_site: Callable[..., Site],
     monkeypatch.setattr(site.watch, "hand_over", after_a_reload)
     with pytest.raises(CheckFailed, match="read again at the same moment: try again"):
         site.service.switch.to("other")
-    wait_for(lambda: site.watch._judges.empty())
+    wait_for(site.watch._judges.empty)
     assert site.feed("test/good/00.png")[0]["recipe"] == "part"
     assert site.watch.judge is before
     assert handed[0] is not before

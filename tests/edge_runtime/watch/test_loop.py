@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from site_of_tests import wait_for
 
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.detector import Detector
@@ -46,15 +47,6 @@ def bundle(real_bundle: Path, pictures: Path, tmp_path_factory: pytest.TempPathF
     frames = [read_frame(path, made.manifest.preprocess) for path in paths]
     made.add_recipe(fit_recipe(made, iter(frames), "part", FitOptions()))
     return folder
-
-
-def wait_for(condition: Callable[[], Any], within_s: float = 60) -> Any:
-    end = time.monotonic() + within_s
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("it did not happen")
 
 
 class Running:

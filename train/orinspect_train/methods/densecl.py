@@ -15,26 +15,20 @@ from lightly.models.utils import select_most_similar
 from torch import Tensor, nn
 
 from orinspect_train.encoder import Encoder
-from orinspect_train.methods import Batch, Method, Normalise, Setting, within
-from orinspect_train.methods.moco_v2 import queued_loss
+from orinspect_train.methods import Batch, Method, Normalise, Setting, moco_v2, within
 from orinspect_train.methods.teacher import Teacher
 from orinspect_train.methods.two_views import render
 
 
 @dataclass(frozen=True)
-class Options:
-    """dense_weight: of the patches' loss, the rest is the images'. See moco_v2.py for the others."""
+class Options(moco_v2.Options):
+    """Those of MoCo v2, for both losses. dense_weight: of the patches' loss, the rest is the images'."""
 
     dense_weight: float = 0.5
-    temperature: float = 0.2
-    momentum: float = 0.99
-    queue: int = 4096
-    hidden_dim: int = 512
-    projection_dim: int = 128
 
     def __post_init__(self) -> None:
-        within(self, {"dense_weight": (0, 1), "temperature": (0.01, 10), "momentum": (0, 1), "queue": (1, 1_000_000)})
-        within(self, {"hidden_dim": (1, 65536), "projection_dim": (2, 65536)})
+        super().__post_init__()
+        within(self, {"dense_weight": (0, 1)})
 
 
 class Heads(nn.Module):
@@ -47,7 +41,7 @@ class Heads(nn.Module):
             DenseCLProjectionHead(dim, *sizes) for dim in (encoder.embedding_dim, encoder.patch_dim)
         )
         self.teacher = Teacher(encoder, self.image, self.patch)
-        loss = partial(queued_loss, options.temperature, options.queue, options.projection_dim, devices)
+        loss = partial(moco_v2.queued_loss, options.temperature, options.queue, options.projection_dim, devices)
         self.image_loss, self.patch_loss = loss(), loss()
 
 

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
-import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from orinspect_edge_runtime.errors import ConfigError
 from orinspect_edge_runtime.preprocess import PreprocessSpec
+from orinspect_edge_runtime.schema import fill, read_toml, within
 from orinspect_train.policies import check_name
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 # Each is a file of methods/.
 METHOD_NAMES = (
@@ -48,8 +42,6 @@ BY_DEVICE = -1
 BY_TIME = 0
 # Value 0 of learning_rate stands for these: weights worth keeping move slowly.
 RATE_PRETRAINED, RATE_SCRATCH = 1e-4, 1e-3
-
-Schema = TypeVar("Schema")
 
 # Smallest and largest value of each number.
 RANGES: dict[str, tuple[float, float]] = {
@@ -121,11 +113,7 @@ class PretrainConfig:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, (least, most) in RANGES.items():
-            value = getattr(self, name)
-            # Written so that a NaN fails too.
-            if not least <= value <= most:
-                raise ConfigError(f"{name} is {value}: it must be {least:g} to {most:g}")
+        within(self, RANGES)
         for name, choices in (("method", METHOD_NAMES), ("precision", PRECISIONS), ("batch_norm", STATISTICS)):
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: use one of {', '.join(choices)}")
@@ -159,16 +147,7 @@ def read_config(path: Path, overrides: dict[str, Any] | None = None) -> Pretrain
     Raises ConfigError naming the file: not there, not TOML, an unknown key (with its nearest neighbour), a wrong type
     or a value out of range.
     """
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not TOML ({error})") from error
-    try:
-        return make_config(found | (overrides or {}))
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    return read_toml(path, lambda found: make_config(found | (overrides or {})))
 
 
 def make_config(values: dict[str, Any]) -> PretrainConfig:
@@ -185,20 +164,6 @@ def make_config(values: dict[str, Any]) -> PretrainConfig:
     return dataclasses.replace(config, options=tables.get(str(method), {}))
 
 
-def fill(schema: type[Schema], values: dict[str, Any]) -> Schema:
-    """An instance of a dataclass whose fields have plain defaults.
-
-    Raises ConfigError: an unknown key (with its nearest neighbour), a wrong type, or whatever the class itself refuses.
-    """
-    defaults: Any = fields(schema)  # type: ignore[arg-type]
-    kinds = {one.name: type(one.default) for one in defaults if one.default is not dataclasses.MISSING}
-    for name in values:
-        if name not in kinds:
-            near = difflib.get_close_matches(name, kinds, 1, cutoff=0.0)
-            raise ConfigError(f"unknown key {name!r}" + (f": did you mean {near[0]!r}?" if near else ""))
-    return schema(**{name: _typed(name, value, kinds[name]) for name, value in values.items()})
-
-
 def to_toml(config: PretrainConfig) -> bytes:
     """The TOML text that read_config reads back as the same configuration, UTF-8."""
     values = dataclasses.asdict(config)
@@ -207,14 +172,6 @@ def to_toml(config: PretrainConfig) -> bytes:
     if options:
         lines += ["", f"[{config.method}]", *(f"{name} = {_toml(value)}" for name, value in options.items())]
     return ("\n".join(lines) + "\n").encode()
-
-
-def _typed(name: str, value: Any, kind: type) -> Any:
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind:
-        raise ConfigError(f"{name} is {value!r}: it must be of type {kind.__name__}")
-    return value
 
 
 def _toml(value: str | int | float | bool) -> str:

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import ipaddress
 import re
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from orinspect_edge_runtime.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from orinspect_edge_runtime.schema import fill, read_toml, unknown, within
 
 KINDS = ("folder", "images", "video", "camera", "gstreamer")
 # Kinds that show the present: the newest frame wins, and one that is lost is opened again.
@@ -49,7 +41,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "viewers": (1, 1000),
 }
 SHORTEST_TOKEN = 16
-Table = TypeVar("Table")
 
 
 @dataclass(frozen=True)
@@ -79,7 +70,7 @@ class SourceConfig:
     black_below: int = 0
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        within(self, RANGES)
         if self.kind not in KINDS:
             raise ConfigError(f"kind is {self.kind!r}: use one of {', '.join(KINDS)}")
         if self.rotate not in ROTATIONS:
@@ -108,7 +99,7 @@ class RecipeConfig:
     threads: int = 0
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        within(self, RANGES)
         if not self.bundle or "\0" in self.bundle:
             raise ConfigError("bundle is empty or no path: name a bundle's folder")
         if self.also and not self.name:
@@ -131,7 +122,7 @@ class TriggerConfig:
     poll_ms: float = 2.0
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        within(self, RANGES)
         if self.edge not in EDGES:
             raise ConfigError(f"edge is {self.edge!r}: use one of {', '.join(EDGES)}")
         if any(not path or "\0" in path for path in self.gpio):
@@ -152,7 +143,7 @@ class VerdictConfig:
     drift: bool = True
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        within(self, RANGES)
 
 
 @dataclass(frozen=True)
@@ -167,7 +158,7 @@ class JournalConfig:
     queue: int = 300
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        within(self, RANGES)
 
 
 @dataclass(frozen=True)
@@ -178,7 +169,7 @@ class JsonlConfig:
     queue: int = 300
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        within(self, RANGES)
 
 
 @dataclass(frozen=True)
@@ -196,7 +187,7 @@ class ImagesConfig:
     queue: int = 8
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        within(self, RANGES)
         if self.which not in SAVED:
             raise ConfigError(f"which is {self.which!r}: use one of {', '.join(SAVED)}")
         if not self.path or "\0" in self.path:
@@ -220,7 +211,7 @@ class MqttConfig:
     timeout_s: float = 5.0
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        within(self, RANGES)
         if not self.host or not self.topic or set(self.topic + self.discovery) & set("#+\0"):
             raise ConfigError("host and topic must not be empty, and a topic has no # and +")
 
@@ -233,7 +224,7 @@ class WebhookConfig:
     timeout_s: float = 5.0
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        within(self, RANGES)
         if not self.url.startswith(("http://", "https://")) or self.url.split() != [self.url]:
             raise ConfigError(f"url is {self.url!r}: give one that begins with http:// or https://")
 
@@ -260,7 +251,7 @@ class HttpConfig:
     viewers: int = 64
 
     def __post_init__(self) -> None:
-        _check_ranges(self)
+        within(self, RANGES)
         if not self.host or "\0" in self.host + self.folder or not self.folder:
             raise ConfigError("host or folder is empty or no name: give an address to listen on and a folder")
         if self.token and (len(self.token) < SHORTEST_TOKEN or not re.fullmatch(r"[!-~]+", self.token)):
@@ -315,16 +306,7 @@ TABLES: dict[str, type[Any]] = {
 
 def read_config(path: Path) -> WatchConfig:
     """The configuration in a TOML file. Raises ConfigError, one line that names the file, the table and the key."""
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: not TOML ({error})") from error
-    try:
-        return make_config(found)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    return read_toml(path, make_config)
 
 
 def make_config(values: dict[str, Any]) -> WatchConfig:
@@ -337,7 +319,7 @@ def make_config(values: dict[str, Any]) -> WatchConfig:
             made[name] = value
         else:
             known = [*TABLES, "status"]
-            raise ConfigError(f"status is {value!r}: name a file" if name == "status" else _unknown(name, known))
+            raise ConfigError(f"status is {value!r}: name a file" if name == "status" else unknown(name, known))
     for name in ("source", "recipe"):
         if name not in made:
             raise ConfigError(f"the table [{name}] is missing")
@@ -349,52 +331,7 @@ def make_config(values: dict[str, Any]) -> WatchConfig:
 def _table(name: str, values: Any) -> Any:
     if not isinstance(values, dict):
         raise ConfigError(f"{name} must be a table: write [{name}]")
-    schema = {f.name: f for f in dataclasses.fields(TABLES[name])}
-    for key in values:
-        if key not in schema:
-            raise ConfigError(f"[{name}] {_unknown(key, list(schema))}")
-    for key, one in schema.items():
-        if one.default is one.default_factory is dataclasses.MISSING and key not in values:
-            raise ConfigError(f"[{name}] {key} is missing")
     try:
-        return TABLES[name](**{key: _typed(key, value, schema[key]) for key, value in values.items()})
+        return fill(TABLES[name], values)
     except ConfigError as error:
         raise ConfigError(f"[{name}] {error}") from error
-
-
-def _unknown(key: str, known: list[str]) -> str:
-    return f"unknown key {key!r}: did you mean {difflib.get_close_matches(key, known, 1, cutoff=0.0)[0]!r}?"
-
-
-def _typed(name: str, value: Any, one: dataclasses.Field[Any]) -> Any:
-    words, fits = TYPES[str(one.type)]
-    whole = type(value) is int and words == "float" and abs(value) < 1e15
-    made = float(value) if whole else tuple(value) if isinstance(value, list) else value
-    if not fits(made):
-        raise ConfigError(f"{name} is {value!r}: it must be of type {words}")
-    return made
-
-
-def _all(kind: type, values: Any) -> bool:
-    return all(type(one) is kind for one in values)
-
-
-# What a field's annotation asks of a value, in words and as a test. True is no int.
-TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "str": ("str", lambda v: type(v) is str),
-    "int": ("int", lambda v: type(v) is int),
-    "float": ("float", lambda v: type(v) is float),
-    "bool": ("bool", lambda v: type(v) is bool),
-    "tuple[int, ...]": ("list of integers", lambda v: type(v) is tuple and _all(int, v)),
-    "tuple[str, ...]": ("list of strings", lambda v: type(v) is tuple and _all(str, v)),
-    "dict[str, str]": ("table of strings", lambda v: type(v) is dict and _all(str, v.values())),
-}
-
-
-def _check_ranges(table: Any) -> None:
-    for one in dataclasses.fields(table):
-        if one.name in RANGES:
-            least, most = RANGES[one.name]
-            # Written so that a NaN fails too.
-            if not least <= getattr(table, one.name) <= most:
-                raise ConfigError(f"{one.name} is {getattr(table, one.name)}: it must be {least:g} to {most:g}")

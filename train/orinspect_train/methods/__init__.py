@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orinspect_edge_runtime.errors import ConfigError
-from orinspect_train.config import PretrainConfig, fill
+from orinspect_edge_runtime.schema import fill
+from orinspect_train.config import PretrainConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -72,15 +73,6 @@ def complete(config: PretrainConfig) -> PretrainConfig:
     Raises ConfigError naming the table for an unknown option, a wrong type, or a value out of range.
     """
     return dataclasses.replace(config.resolved(), options=dataclasses.asdict(_options(config)))
-
-
-def within(options: Any, ranges: dict[str, tuple[float, float]]) -> None:
-    """Raise ConfigError for the first field of `options` that lies outside of its least and greatest value."""
-    for name, (least, most) in ranges.items():
-        value = getattr(options, name)
-        # Written so that a NaN fails too.
-        if not least <= value <= most:
-            raise ConfigError(f"{name} is {value}: it must be {least:g} to {most:g}")
 
 
 def _options(config: PretrainConfig) -> Any:

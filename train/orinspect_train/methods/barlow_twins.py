@@ -13,8 +13,9 @@ from lightly.models.modules import BarlowTwinsProjectionHead
 from lightly.utils.dist import gather
 from torch import Tensor, nn
 
+from orinspect_edge_runtime.schema import within
 from orinspect_train.encoder import Encoder
-from orinspect_train.methods import Method, Setting, within
+from orinspect_train.methods import Method, Setting
 from orinspect_train.methods.two_views import open_two_views
 
 

@@ -13,8 +13,9 @@ from lightly.loss import NegativeCosineSimilarity
 from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
 from torch import Tensor, nn
 
+from orinspect_edge_runtime.schema import within
 from orinspect_train.encoder import Encoder
-from orinspect_train.methods import Batch, Method, Normalise, Setting, within
+from orinspect_train.methods import Batch, Method, Normalise, Setting
 from orinspect_train.methods.teacher import Teacher, rising
 from orinspect_train.methods.two_views import both, embed, render
 

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from orinspect_edge_runtime.schema import within
 from orinspect_train.augment import Augmenter, flip
 from orinspect_train.encoder import Encoder
-from orinspect_train.methods import Batch, Method, Setting, within
+from orinspect_train.methods import Batch, Method, Setting
 from orinspect_train.methods.classes import classifier, loss_of
 
 Pixels = NDArray[np.uint8]

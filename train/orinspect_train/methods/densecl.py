@@ -14,8 +14,9 @@ from lightly.models.modules.heads import DenseCLProjectionHead
 from lightly.models.utils import select_most_similar
 from torch import Tensor, nn
 
+from orinspect_edge_runtime.schema import within
 from orinspect_train.encoder import Encoder
-from orinspect_train.methods import Batch, Method, Normalise, Setting, moco_v2, within
+from orinspect_train.methods import Batch, Method, Normalise, Setting, moco_v2
 from orinspect_train.methods.teacher import Teacher
 from orinspect_train.methods.two_views import render
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from orinspect_edge_runtime.schema import within
 from orinspect_train.augment import Augmenter
 from orinspect_train.encoder import Encoder
-from orinspect_train.methods import Batch, Method, Normalise, Setting, two_views, within
+from orinspect_train.methods import Batch, Method, Normalise, Setting, two_views
 from orinspect_train.methods.teacher import Teacher, rising
 from orinspect_train.methods.two_views import both, embed
 

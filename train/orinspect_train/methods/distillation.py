@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orinspect_edge_runtime.errors import ConfigError
+from orinspect_edge_runtime.schema import within
 from orinspect_train.augment import Augmenter, normalise
 from orinspect_train.encoder import Encoder, normalisation
-from orinspect_train.methods import Batch, Method, Normalise, Setting, within
+from orinspect_train.methods import Batch, Method, Normalise, Setting
 from orinspect_train.run import load_encoder, load_imagenet, load_weights
 
 

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orinspect_edge_runtime.errors import ConfigError
+from orinspect_edge_runtime.schema import within
 from orinspect_train.augment import Augmenter
 from orinspect_train.encoder import Encoder
-from orinspect_train.methods import Batch, Method, Normalise, Setting, within
+from orinspect_train.methods import Batch, Method, Normalise, Setting
 from orinspect_train.methods.classes import classifier
 
 # Share of a cell's side that its tile shows.

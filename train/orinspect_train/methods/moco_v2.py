@@ -15,8 +15,9 @@ from lightly.loss import NTXentLoss
 from lightly.models.modules import MoCoProjectionHead
 from torch import Tensor, nn
 
+from orinspect_edge_runtime.schema import within
 from orinspect_train.encoder import Encoder
-from orinspect_train.methods import Batch, Method, Normalise, Setting, within
+from orinspect_train.methods import Batch, Method, Normalise, Setting
 from orinspect_train.methods.teacher import Teacher
 from orinspect_train.methods.two_views import embed, render
 

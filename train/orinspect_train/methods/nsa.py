@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from orinspect_edge_runtime.schema import within
 from orinspect_train.augment import Augmenter, flip
 from orinspect_train.encoder import Encoder
-from orinspect_train.methods import Batch, Method, Setting, synthetic_defects, within
+from orinspect_train.methods import Batch, Method, Setting, synthetic_defects
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]

@@ -12,9 +12,10 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from orinspect_edge_runtime.schema import within
 from orinspect_train.augment import Augmenter
 from orinspect_train.encoder import Encoder
-from orinspect_train.methods import Batch, Method, Setting, within
+from orinspect_train.methods import Batch, Method, Setting
 from orinspect_train.methods.classes import classifier, loss_of
 
 TURNS = 4

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from orinspect_edge_runtime.schema import within
 from orinspect_train.augment import Augmenter, flip
 from orinspect_train.defects import draw_defect, patch_labels
 from orinspect_train.encoder import Encoder
-from orinspect_train.methods import Batch, Method, Normalise, Setting, within
+from orinspect_train.methods import Batch, Method, Normalise, Setting
 
 
 @dataclass(frozen=True)

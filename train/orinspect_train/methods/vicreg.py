@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from lightly.loss import VICRegLoss
 from lightly.models.modules import BarlowTwinsProjectionHead
 
+from orinspect_edge_runtime.schema import within
 from orinspect_train.encoder import Encoder
-from orinspect_train.methods import Method, Setting, within
+from orinspect_train.methods import Method, Setting
 from orinspect_train.methods.two_views import open_two_views
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from orinspect_edge_runtime.errors import InputError
+from orinspect_edge_runtime.schema import fill
 from orinspect_edge_runtime.watch.http.records import OUTCOMES
 
 ARRIVES_IN_S = 30.0
@@ -47,22 +47,7 @@ async def fields(request: Request, kind: type[T]) -> T:
         raise InputError(f"the body is not JSON ({str(error)[:100]})") from error
     if not isinstance(values, dict):
         raise InputError("the body must be a JSON object: {...}")
-    known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for name, value in values.items():
-        if name not in known:
-            raise InputError(f"unknown field {name[:40]!r}: there are {', '.join(known)}")
-        _check_type(name, value, known[name].type)
-    missing = [n for n, f in known.items() if f.default is dataclasses.MISSING and n not in values]
-    if missing:
-        raise InputError(f"the field {missing[0]} is missing")
-    return kind(**values)
-
-
-def _check_type(name: str, value: Any, wanted: Any) -> None:
-    # Annotations are texts here (PEP 563). JSON writes 2.0 as 2 too.
-    kinds = {"str": (str,), "int": (int,), "float": (int, float), "bool": (bool,)}[wanted]
-    if type(value) not in kinds:
-        raise InputError(f"{name} is {str(value)[:40]!r}: it must be of type {wanted}")
+    return fill(kind, values)
 
 
 async def image(request: Request) -> bytes:

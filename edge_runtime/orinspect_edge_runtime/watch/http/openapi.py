@@ -29,7 +29,7 @@ def document() -> Json:
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{"token": []}, {}],
-        "paths": _paths(),
+        "paths": PATHS,
     }
 
 
@@ -159,94 +159,103 @@ _IMAGE: Json = {
 }
 
 
-def _paths() -> Json:
-    json_lesson = {"application/json": {"schema": _ref("Lesson")}}
-    download = (_OUTCOMES, _count("limit", 10_000, 1_000_000))
-    return {
-        "/api/status": {"get": _operation("What runs and how it is", _answers(_ref("Status")))},
-        "/api/events": {
-            "get": _operation(
-                "Server-sent events: `verdicts` as they come, `status` once a second",
-                _answers(TEXT, kind="text/event-stream"),
-            )
-        },
-        "/api/live.jpg": {
-            "get": _operation(
-                "The newest picture; 204 before the first one",
-                _answers(_BINARY, kind="image/jpeg") | {"204": {"description": "no picture yet"}},
-                _in_query("heat", {"type": "string", "enum": ["0", "1"], "default": "1"}),
-            )
-        },
-        "/api/verdicts": {
-            "get": _operation(
-                "The journal, newest first; `before` of the answer asks for the next page",
-                _answers(_ref("Page")),
-                _count("before", 2**62, 2**62),
-                _count("limit", 50, 500),
-                _OUTCOMES,
-            )
-        },
-        "/api/verdicts.csv": {
-            "get": _operation("Verdicts as a table", _answers(TEXT, kind="text/csv"), *download),
-        },
-        "/api/verdicts.zip": {
-            "get": _operation(
-                "Pictures, maps and a table of verdicts", _answers(_BINARY, kind="application/zip"), *download
-            ),
-        },
-        "/api/verdicts/{id}": {"get": _operation("One verdict", _answers(_ref("Verdict"), 404), _ID)},
-        "/api/verdicts/{id}/{kind}.jpg": {
-            "get": _operation(
-                "The thumbnail or the heat map of what was not accepted",
-                _answers(_BINARY, 404, kind="image/jpeg"),
-                _ID,
-                _in_path("kind", {"type": "string", "enum": ["picture", "map"]}),
-            )
-        },
-        "/api/score": {
-            "post": _operation(
-                "The verdict on an image that is no frame of the line: not counted, not in the journal",
-                _answers(_ref("Scored"), 408, 413, 415, 422, 503),
-                body=_IMAGE,
-            )
-        },
-        "/api/recipes": {"get": _operation("Recipes of the bundle", _answers(_ref("Recipes")))},
-        "/api/recipes/{name}/run": {
-            "post": _operation(
-                "Judge with this recipe from the next frame on, and after a restart",
-                _answers(_ref("Running"), 404, 409),
-                _RECIPE,
-            )
-        },
-        "/api/recipes/{name}/history": {
-            "get": _operation("Every edit of a recipe, oldest first", _answers(_ref("Edits"), 404), _RECIPE)
-        },
-        "/api/recipes/{name}/undo": {
-            "post": _operation("Take the last edit back", _answers(_ref("Edit"), 404, 409), _RECIPE)
-        },
-        "/api/verdicts/{id}/fine": {
-            "post": _operation(
-                "This part was fine: its frame enters the recipe that judged it",
-                _answers(_ref("Edit"), 404, 409, 413),
-                _ID,
-                body={"application/json": {"schema": _ref("Remark")}},
-            )
-        },
-        "/api/trigger": {
-            "post": _operation(
-                "Judge the frame of this moment; not taken: it came too soon after another",
-                _answers(_object("taken", taken=TRUTH), 409, 413),
-                body={"application/json": {"schema": _ref("Trigger")}},
-            )
-        },
-        "/api/teach": {
-            "get": _operation("How the teach goes", _answers(_ref("Teach"))),
-            "post": _operation(
-                "Take the next frames as good parts, fit a recipe on them and switch to it",
-                _answers(_ref("Teach"), 413, status="202"),
-                body=json_lesson,
-            ),
-            "delete": _operation("Cancel the teach; its frames stay", _answers(_ref("Teach"))),
-        },
-        "/metrics": {"get": _operation("Metrics for Prometheus", _answers(TEXT, kind="text/plain"))},
-    }
+_DOWNLOAD = (_OUTCOMES, _count("limit", 10_000, 1_000_000))
+# The line as it runs.
+_LINE: Json = {
+    "/api/status": {"get": _operation("What runs and how it is", _answers(_ref("Status")))},
+    "/api/events": {
+        "get": _operation(
+            "Server-sent events: `verdicts` as they come, `status` once a second",
+            _answers(TEXT, kind="text/event-stream"),
+        )
+    },
+    "/api/live.jpg": {
+        "get": _operation(
+            "The newest picture; 204 before the first one",
+            _answers(_BINARY, kind="image/jpeg") | {"204": {"description": "no picture yet"}},
+            _in_query("heat", {"type": "string", "enum": ["0", "1"], "default": "1"}),
+        )
+    },
+    "/api/score": {
+        "post": _operation(
+            "The verdict on an image that is no frame of the line: not counted, not in the journal",
+            _answers(_ref("Scored"), 408, 413, 415, 422, 503),
+            body=_IMAGE,
+        )
+    },
+    "/api/trigger": {
+        "post": _operation(
+            "Judge the frame of this moment; not taken: it came too soon after another",
+            _answers(_object("taken", taken=TRUTH), 409, 413),
+            body={"application/json": {"schema": _ref("Trigger")}},
+        )
+    },
+    "/metrics": {"get": _operation("Metrics for Prometheus", _answers(TEXT, kind="text/plain"))},
+}
+# What it said.
+_JOURNAL: Json = {
+    "/api/verdicts": {
+        "get": _operation(
+            "The journal, newest first; `before` of the answer asks for the next page",
+            _answers(_ref("Page")),
+            _count("before", 2**62, 2**62),
+            _count("limit", 50, 500),
+            _OUTCOMES,
+        )
+    },
+    "/api/verdicts.csv": {
+        "get": _operation("Verdicts as a table", _answers(TEXT, kind="text/csv"), *_DOWNLOAD),
+    },
+    "/api/verdicts.zip": {
+        "get": _operation(
+            "Pictures, maps and a table of verdicts", _answers(_BINARY, kind="application/zip"), *_DOWNLOAD
+        ),
+    },
+    "/api/verdicts/{id}": {"get": _operation("One verdict", _answers(_ref("Verdict"), 404), _ID)},
+    "/api/verdicts/{id}/{kind}.jpg": {
+        "get": _operation(
+            "The thumbnail or the heat map of what was not accepted",
+            _answers(_BINARY, 404, kind="image/jpeg"),
+            _ID,
+            _in_path("kind", {"type": "string", "enum": ["picture", "map"]}),
+        )
+    },
+}
+# What it judges by.
+_RECIPES: Json = {
+    "/api/recipes": {"get": _operation("Recipes of the bundle", _answers(_ref("Recipes")))},
+    "/api/recipes/{name}/run": {
+        "post": _operation(
+            "Judge with this recipe from the next frame on, and after a restart",
+            _answers(_ref("Running"), 404, 409),
+            _RECIPE,
+        )
+    },
+    "/api/recipes/{name}/history": {
+        "get": _operation("Every edit of a recipe, oldest first", _answers(_ref("Edits"), 404), _RECIPE)
+    },
+    "/api/recipes/{name}/undo": {
+        "post": _operation("Take the last edit back", _answers(_ref("Edit"), 404, 409), _RECIPE)
+    },
+    "/api/verdicts/{id}/fine": {
+        "post": _operation(
+            "This part was fine: its frame enters the recipe that judged it",
+            _answers(_ref("Edit"), 404, 409, 413),
+            _ID,
+            body={"application/json": {"schema": _ref("Remark")}},
+        )
+    },
+}
+# A new recipe from the next frames.
+_TEACH: Json = {
+    "/api/teach": {
+        "get": _operation("How the teach goes", _answers(_ref("Teach"))),
+        "post": _operation(
+            "Take the next frames as good parts, fit a recipe on them and switch to it",
+            _answers(_ref("Teach"), 413, status="202"),
+            body={"application/json": {"schema": _ref("Lesson")}},
+        ),
+        "delete": _operation("Cancel the teach; its frames stay", _answers(_ref("Teach"))),
+    },
+}
+PATHS = _LINE | _JOURNAL | _RECIPES | _TEACH

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orinspect_edge_runtime.options import PATH, backend_option, bundle_argument, json_option, threads_option
+from orinspect_edge_runtime.messages import warn_skipped
+from orinspect_edge_runtime.options import (
+    PATH,
+    backend_option,
+    bundle_argument,
+    json_option,
+    recipe_option,
+    threads_option,
+)
 
 if TYPE_CHECKING:
     from orinspect_edge_runtime.detector import Detector
@@ -19,7 +27,7 @@ if TYPE_CHECKING:
 @click.command()
 @bundle_argument
 @click.argument("images", type=PATH, nargs=-1, required=True)
-@click.option("--recipe", help="Recipe to use; not needed when the bundle has only one.")
+@recipe_option
 @backend_option
 @threads_option
 @json_option
@@ -68,6 +76,5 @@ def _watch(detector: Detector, monitor: DriftMonitor, paths: list[Path]) -> tupl
         verdict = detector(frame)
         monitor.update(verdict.score, verdict.embedding, frame.pixels)
         seen.append(frame.source)
-    for one in skipped[:5]:
-        click.echo(f"skipped: {one.reason}", err=True)
+    warn_skipped([one.reason for one in skipped])
     return seen, [one.reason for one in skipped]

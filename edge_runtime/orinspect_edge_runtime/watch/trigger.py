@@ -42,9 +42,10 @@ class Trigger:
 
     def fire(self, recipe: str | None = None, by: str = "call") -> bool:
         """Ask for the frame of this moment. False: ignored as a bounce. Raises InputError: no such recipe is open."""
-        now, shot = time.monotonic(), Shot(time.time(), recipe or "", by)
-        self.check(shot.recipe)
+        self.check(recipe or "")
         with self._lock:
+            # Read under the lock: of two threads, the one let in last must not come with the earlier time.
+            now, shot = time.monotonic(), Shot(time.time(), recipe or "", by)
             if now < self._last + self.config.debounce_ms / 1e3:
                 self.bounced += 1
                 return False

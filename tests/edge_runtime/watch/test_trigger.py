@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -61,6 +62,16 @@ def test_a_trigger_without_a_frame_is_missed_once() -> None:
     assert (asked.match(time.time() + 60), asked.missed) == (None, 1)
 
 
+@pytest.fixture
+def impatient_threads() -> Iterator[None]:
+    """Threads that are changed as often as Python can, so that a race shows itself at once."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("impatient_threads")
 def test_whatever_fires_from_many_threads_is_matched_or_missed_once() -> None:
     asked = trigger(late_s=60.0)
     threads = [threading.Thread(target=lambda: [asked.fire() for _ in range(500)]) for _ in range(4)]

@@ -47,7 +47,7 @@ from orinspect_export.gate_journal import GateJournal
 from orinspect_export.graph import EncoderGraph, export_encoder
 from orinspect_export.head_graph import attach_head
 from orinspect_export.images import ExportImages, choose_images
-from orinspect_export.int8 import Quantiser
+from orinspect_export.int8 import Quantiser, calibrate
 from orinspect_export.lowering import lower_precisions
 from orinspect_train.encoder import Encoder, normalisation
 from orinspect_train.run import encoder_record, load_imagenet, save_encoder
@@ -189,7 +189,8 @@ def measure(name: str, init: str, task: Task) -> Iterator[Row]:
     lowered = lower_precisions(graph, images, ExportOptions(), lambda share: None)
     seconds = time.perf_counter() - start
     models = {"fp32": graph.model, **lowered.models}
-    models["int8 naive"] = Quantiser(graph.model, images.calibration, "min-max").build()
+    naive = calibrate(graph.model, images.calibration, "min-max")
+    models["int8 naive"] = Quantiser(graph.model, images.calibration, naive).build()
     exact = None
     for precision, model in models.items():
         figures = accuracy(model, task)

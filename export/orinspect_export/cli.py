@@ -21,7 +21,13 @@ PATH = click.Path(path_type=Path)
     "--precision", default="fp32,fp16,int8", show_default=True, help="Precisions to write, with commas; also int8-cpu."
 )
 @click.option("--calibration", type=PATH, required=True, help="Folder of images such as the device will see.")
-@click.option("--calibrator", default="mse", show_default=True, help="min-max, percentile, entropy or mse.")
+@click.option("--calibrator", help="min-max, percentile, entropy or mse.  [default: mse; with --modelopt: min-max]")
+@click.option(
+    "--modelopt",
+    type=PATH,
+    metavar="PYTHON",
+    help="Let NVIDIA ModelOpt place int8: the Python of an environment with nvidia-modelopt[onnx].",
+)
 @click.option(
     "--min-rank-correlation",
     type=click.FloatRange(-1, 1),

@@ -25,6 +25,7 @@ from orinspect_export.graph import EncoderGraph, export_encoder
 from orinspect_export.head_graph import attach_head, graph_spec
 from orinspect_export.images import ExportImages, choose_images
 from orinspect_export.lowering import lower_precisions
+from orinspect_export.modelopt import METHODS
 from orinspect_export.parity import compare
 from orinspect_export.precision_page import precision_page
 
@@ -41,14 +42,17 @@ Progress = Callable[[float], None]
 class ExportOptions:
     """precisions: of PRECISIONS and CPU_PRECISIONS, fp32 among them or not. seed: of the choice of images. budget: what
     the precisions may change. labelled: a dataset with good and defective images to hold the budget on. verify_compiler:
-    build every graph with NVIDIA's compiler as well, which must be installed.
+    build every graph with NVIDIA's compiler as well, which must be installed. modelopt: the Python of an environment with
+    NVIDIA ModelOpt, which then places the int8 graph's pairs. calibrator: of CALIBRATORS, or with modelopt of METHODS; None:
+    what has served best.
     """
 
     precisions: tuple[str, ...] = PRECISIONS
     seed: int = 0
     replace: bool = False
     verify_compiler: bool = False
-    calibrator: str = "mse"
+    calibrator: str | None = None
+    modelopt: Path | None = None
     budget: Budget = field(default_factory=Budget)
     labelled: Path | None = None
 
@@ -56,8 +60,15 @@ class ExportOptions:
         known = (*PRECISIONS, *CPU_PRECISIONS)
         if not self.precisions or not set(self.precisions) <= set(known):
             raise InputError(f"--precision {','.join(self.precisions)!r}: use some of {', '.join(known)}")
-        if self.calibrator not in CALIBRATORS:
-            raise InputError(f"--calibrator {self.calibrator!r}: use one of {', '.join(CALIBRATORS)}")
+        able = CALIBRATORS if self.modelopt is None else METHODS
+        if self.calibrator_in_use not in able:
+            whose = "" if self.modelopt is None else ", which ModelOpt has"
+            raise InputError(f"--calibrator {self.calibrator!r}: use one of {', '.join(able)}{whose}")
+
+    @property
+    def calibrator_in_use(self) -> str:
+        """Of squared error, or the one of ModelOpt that cuts nothing off, unless another was asked for."""
+        return self.calibrator or ("mse" if self.modelopt is None else "min-max")
 
 
 @dataclass(frozen=True)
@@ -131,7 +142,9 @@ def _measured_on(encoder: EncoderGraph, images: ExportImages, options: ExportOpt
     """What the gate's measurements depend on; the budget is none of it."""
     labelled = [] if options.labelled is None else list_images([options.labelled])
     files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in labelled]
-    stated = repr((version("orinspect"), options.calibrator, options.seed, files)).encode()
+    stated = repr(
+        (version("orinspect"), options.calibrator_in_use, str(options.modelopt), options.seed, files)
+    ).encode()
     return b"".join(
         [stated, encoder.model.SerializeToString(), images.calibration.tobytes(), images.held_out.tobytes()]
     )

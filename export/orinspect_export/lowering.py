@@ -21,9 +21,10 @@ from orinspect_export.decisions import Judge
 from orinspect_export.fp16 import half_layers, half_nodes, to_fp16, to_fp16_beside_int8
 from orinspect_export.gate import Candidate, Gated, pass_gate
 from orinspect_export.gate_journal import Remember, measure_anew
-from orinspect_export.int8 import Quantiser
+from orinspect_export.int8 import Placement, Quantiser, calibrate
 from orinspect_export.int8_cpu import CpuQuantiser
 from orinspect_export.layer_work import layer_work
+from orinspect_export.modelopt import modelopt_placement
 from orinspect_export.qdq import weighted_layers
 
 if TYPE_CHECKING:
@@ -80,7 +81,10 @@ def lower_precisions(
             continue
         lowered.models[precision] = gated.model
         lowered.notes[precision] = _note(gated, candidate, reasons)
-    lowered.notes["calibration"] = {"images": list(images.names), "calibrator": options.calibrator}
+    quantiser = "orinspect" if options.modelopt is None else "NVIDIA ModelOpt"
+    lowered.notes["calibration"] = {
+        "images": list(images.names), "calibrator": options.calibrator_in_use, "quantiser": quantiser
+    }  # fmt: skip
     lowered.notes["budget"] = asdict(options.budget)
     lowered.notes["activations"] = {name: asdict(found) for name, found in statistics.items()}
     return lowered
@@ -125,7 +129,7 @@ def _fp16(
 def _int8(
     model: onnx.ModelProto, images: ExportImages, options: ExportOptions, statistics: dict[str, TensorStatistics]
 ) -> tuple[Candidate, dict[str, str]]:
-    quantiser = Quantiser(model, images.calibration, options.calibrator)
+    quantiser = Quantiser(model, images.calibration, _placement(model, images, options))
     layers = set(weighted_layers(model))
     inputs = {node.name: node.input[0] for node in model.graph.node if node.name in layers}
     threats = half_threats(model, statistics)
@@ -137,11 +141,17 @@ def _int8(
     return Candidate("int8", quantiser.layers, work, build, quantiser.build), outlier_channels(statistics, inputs)
 
 
+def _placement(model: onnx.ModelProto, images: ExportImages, options: ExportOptions) -> Placement:
+    if options.modelopt is None:
+        return calibrate(model, images.calibration, options.calibrator_in_use)
+    return modelopt_placement(model, images.calibration, options.modelopt, options.calibrator_in_use)
+
+
 def _int8_cpu(
     model: onnx.ModelProto, images: ExportImages, options: ExportOptions, statistics: dict[str, TensorStatistics]
 ) -> tuple[Candidate, dict[str, str]]:
     quantiser = CpuQuantiser(model, images.calibration)
-    alike = Quantiser(model, images.calibration, options.calibrator)
+    alike = Quantiser(model, images.calibration)
     never = set(alike.layers).difference(quantiser.layers)
 
     def probe(kept: Collection[str]) -> onnx.ModelProto:

@@ -6,7 +6,6 @@ float32: the form that TensorRT takes.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +20,8 @@ SMALLEST_SCALE = 1e-12
 # The axis of a layer's weights that counts its output channels.
 CHANNEL_AXIS = {"Conv": 0, "MatMul": 1}
 Ranges = dict[str, float]
+# (node index, input index) of the activations that a layer or sum reads in INT8, by its name.
+Places = dict[str, list[tuple[int, int]]]
 
 
 def weighted_layers(model: onnx.ModelProto) -> list[str]:
@@ -29,8 +30,8 @@ def weighted_layers(model: onnx.ModelProto) -> list[str]:
     return [node.name for node in model.graph.node if node.op_type in CHANNEL_AXIS and node.input[1] in constants]
 
 
-def residual_operands(model: onnx.ModelProto) -> dict[str, list[tuple[int, int]]]:
-    """(node index, input index) of the operands to quantise, by the name of the residual sum.
+def residual_operands(model: onnx.ModelProto) -> Places:
+    """The operands to quantise, by the name of the residual sum.
 
     Of two operands the one that comes straight from a convolution is left alone: TensorRT sums it before rounding. A sum
     without such an operand (those of transformers) is fused into nothing and gains nothing from INT8.
@@ -38,7 +39,7 @@ def residual_operands(model: onnx.ModelProto) -> dict[str, list[tuple[int, int]]
     constants = {tensor.name for tensor in model.graph.initializer}
     maker = {name: node.op_type for node in model.graph.node for name in node.output}
     behind: set[str] = set()
-    operands: dict[str, list[tuple[int, int]]] = {}
+    operands: Places = {}
     for index, node in enumerate(model.graph.node):
         if (node.op_type == "Conv" and node.input[1] in constants) or any(name in behind for name in node.input):
             behind.update(node.output)
@@ -49,18 +50,20 @@ def residual_operands(model: onnx.ModelProto) -> dict[str, list[tuple[int, int]]
     return operands
 
 
-def quantisable(model: onnx.ModelProto) -> list[str]:
-    """Names of all that `quantise` can round: the weighted layers and the residual sums."""
-    return [*weighted_layers(model), *residual_operands(model)]
+def quantisable(model: onnx.ModelProto) -> Places:
+    """All that `quantise` can round: the weighted layers and the residual sums."""
+    layers = set(weighted_layers(model))
+    places: Places = {node.name: [(i, 0)] for i, node in enumerate(model.graph.node) if node.name in layers}
+    return places | residual_operands(model)
 
 
-def activations(model: onnx.ModelProto) -> list[str]:
-    """Names of the activations that `quantise` may need a range of."""
-    return sorted({model.graph.node[index].input[slot] for index, slot in _slots(model, quantisable(model))})
+def activations(model: onnx.ModelProto, places: Places) -> list[str]:
+    """Names of the activations at these places."""
+    return sorted({model.graph.node[index].input[slot] for found in places.values() for index, slot in found})
 
 
-def quantise(model: onnx.ModelProto, ranges: Ranges, chosen: Collection[str]) -> onnx.ModelProto:
-    """A copy of the graph with Q/DQ pairs around the chosen layers and in the chosen residual sums.
+def quantise(model: onnx.ModelProto, ranges: Ranges, chosen: Places) -> onnx.ModelProto:
+    """A copy of the graph with Q/DQ pairs at the chosen places, and around the weights of the layers among them.
 
     ranges: largest magnitude to represent of each activation (see `activations`). chosen: of `quantisable`.
     """
@@ -70,7 +73,7 @@ def quantise(model: onnx.ModelProto, ranges: Ranges, chosen: Collection[str]) ->
     quantised.CopyFrom(model)
     graph = quantised.graph
     pairs: dict[str, list[onnx.NodeProto]] = {}
-    for index, slot in _slots(model, chosen):
+    for index, slot in (place for places in chosen.values() for place in places):
         name = model.graph.node[index].input[slot]
         if name not in pairs:
             pairs[name] = activation_pair(graph, name, ranges[name])
@@ -84,13 +87,6 @@ def quantise(model: onnx.ModelProto, ranges: Ranges, chosen: Collection[str]) ->
     insert(graph, unpack, pairs)
     drop_unused(graph)
     return quantised
-
-
-def _slots(model: onnx.ModelProto, chosen: Collection[str]) -> list[tuple[int, int]]:
-    """(node index, input index) of every activation that the chosen layers and sums read in INT8."""
-    layers = set(weighted_layers(model)).intersection(chosen)
-    slots = [(index, 0) for index, node in enumerate(model.graph.node) if node.name in layers]
-    return slots + [place for name, places in residual_operands(model).items() if name in chosen for place in places]
 
 
 def dequantised(name: str) -> str:

@@ -16,6 +16,7 @@ from orinspect_export.calibration import (
     CALIBRATORS,
     STEPS,
     activation_ranges,
+    entropy_range,
     magnitude_histogram,
     percentile_range,
 )
@@ -61,6 +62,17 @@ def test_no_calibrator_leaves_what_was_seen(calibrator: str, values: Any) -> Non
     largest = float(np.abs(values).max())
     limit = CALIBRATORS[calibrator](magnitude_histogram(values, largest), largest)
     assert largest / BINS * 0.99 <= limit <= largest * (1 + 1e-6)
+
+
+def test_zeros_behind_a_relu_do_not_narrow_the_range_of_entropy() -> None:
+    values = np.abs(np.random.default_rng(0).standard_normal(100_000)).astype(np.float32)
+    largest = float(values.max())
+    limits = [
+        entropy_range(magnitude_histogram(np.append(values, np.zeros(zeros, np.float32)), largest), largest)
+        for zeros in (0, 2_000_000)
+    ]
+    assert limits[1] == pytest.approx(limits[0], rel=0.05)
+    assert limits[0] > 2
 
 
 def rounding_error(values: Any, limit: float) -> float:

@@ -13,16 +13,15 @@ import pytest
 from orinspect_edge_runtime.errors import InputError
 from orinspect_export.activations import activation_values, mean_of
 from orinspect_export.bias_correction import add_to_biases, mean_shifts
-from orinspect_export.calibration import activation_ranges
 from orinspect_export.graph import EncoderGraph, export_encoder
-from orinspect_export.int8 import Quantiser
+from orinspect_export.int8 import Quantiser, calibrate
 from orinspect_export.parity import cosines
-from orinspect_export.qdq import Ranges, activations, quantise, weighted_layers
+from orinspect_export.qdq import Ranges, quantisable, quantise, weighted_layers
 
 
 @pytest.fixture(scope="module")
 def ranges(resnet: EncoderGraph, frames: Any) -> Ranges:
-    return activation_ranges(resnet.model, activations(resnet.model), frames[:12])
+    return calibrate(resnet.model, frames[:12]).ranges
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +85,7 @@ def test_a_residual_sum_can_be_kept(resnet: EncoderGraph, frames: Any) -> None:
 def test_biases_take_back_the_mean_shift(resnet: EncoderGraph, ranges: Ranges, frames: Any) -> None:
     chosen = weighted_layers(resnet.model)[:1]
     made = next(node for node in resnet.model.graph.node if node.name == chosen[0]).output[0]
-    rounded = quantise(resnet.model, ranges, chosen)
+    rounded = quantise(resnet.model, ranges, {chosen[0]: quantisable(resnet.model)[chosen[0]]})
     few = frames[:8]
 
     def mean(model: Any) -> Any:

@@ -15,8 +15,9 @@ INT8, FLOAT = onnx.TensorProto.INT8, onnx.TensorProto.FLOAT
 
 
 def quantised(graph: EncoderGraph, chosen: list[str] | None = None) -> Any:
-    names = quantisable(graph.model) if chosen is None else chosen
-    return quantise(graph.model, dict.fromkeys(activations(graph.model), 6.0), names)
+    places = quantisable(graph.model)
+    names = places if chosen is None else chosen
+    return quantise(graph.model, dict.fromkeys(activations(graph.model, places), 6.0), {n: places[n] for n in names})
 
 
 def constants(model: Any) -> dict[str, Any]:
@@ -120,6 +121,7 @@ def test_a_dead_channel_still_has_a_scale(resnet: EncoderGraph) -> None:
     values = onnx.numpy_helper.to_array(weight).copy()
     values[0] = 0
     weight.CopyFrom(onnx.numpy_helper.from_array(values, name))
-    known = constants(quantise(model, dict.fromkeys(activations(model), 0.0), weighted_layers(model)))
+    places = quantisable(model)
+    known = constants(quantise(model, dict.fromkeys(activations(model, places), 0.0), places))
     assert np.isfinite(onnx.numpy_helper.to_array(known[f"{name}_scale"])).all()
     assert not onnx.numpy_helper.to_array(known[f"{name}_q"])[0].any()

@@ -44,7 +44,9 @@ class Reader:
         try:
             for item in SOURCES[self._config.kind](self._config, self._spec, self.slot):
                 job = self._job(item)
-                if job is not None and not self.slot.put(job):
+                if job is not None:
+                    self.slot.put(job)
+                if self.slot.ended:
                     return
         except Exception as error:  # noqa: BLE001  the loop raises it again, in its own thread
             self.error = error

@@ -32,8 +32,8 @@ class Slot:
         self._changed = threading.Condition()
         self._ended = False
 
-    def put(self, job: Job) -> bool:
-        """Offer a job. False: nobody takes any more."""
+    def put(self, job: Job) -> None:
+        """Offer a job; it goes nowhere once the slot has ended."""
         with self._changed:
             if self._keep_newest and len(self._jobs) >= self._size:
                 self._jobs.popleft()
@@ -42,7 +42,6 @@ class Slot:
             if not self._ended:
                 self._jobs.append(job)
                 self._changed.notify_all()
-            return not self._ended
 
     def take(self, timeout_s: float) -> Job | None:
         """The frame in the slot; None when none came in time, or none will come."""

@@ -69,9 +69,8 @@ def pass_gate(
     """The graph of the precision that meets the budget with as little work as possible kept.
 
     exact: the float32 graph. frames: uint8 [N, H, W, 3], to measure the layers' effects on. Layers are kept in the
-    order of the noise they save for their work, their number is found by halving, and those of most work are then tried
-    without. remember: of a gate_journal.GateJournal, to go on where a killed export was. Raises CheckFailed when the
-    budget cannot be met.
+    orders of `_Search`, their number is found by halving, and those of most work are then tried without. remember: of a
+    gate_journal.GateJournal, to go on where a killed export was. Raises CheckFailed when the budget cannot be met.
     """
     tell = progress or (lambda share: None)
     name = candidate.precision
@@ -101,7 +100,7 @@ def pass_gate(
         raise CheckFailed(_over_budget(name, effects, search.closest))
     kept = {layer: effect for layer, effect in effects.items() if layer in chosen}
     lowered = 1 - search.share(chosen)
-    return Gated(candidate.build(list(kept)), search.agreement, naive, kept, search.tried + 1, lowered)
+    return Gated(candidate.build(list(kept)), search.agreement(chosen), naive, kept, search.tried + 1, lowered)
 
 
 def _digest(kept: Sequence[str]) -> str:
@@ -109,9 +108,10 @@ def _digest(kept: Sequence[str]) -> str:
 
 
 class _Search:
-    """Which layers to keep. effects, work: of each layer. Holds the agreement of the last graph that met the budget.
+    """Which layers to keep. effects, work: of each layer. tried: how many graphs were judged.
 
-    Errors of layers add up by their squares, so what a kept layer saves for its work is effect squared / work.
+    Layers are kept in two orders, and the one that keeps less work wins: by effect squared / work, because errors of
+    layers add up by their squares, and by effect alone, which is better where one or two layers make all of the error.
     """
 
     def __init__(
@@ -121,22 +121,41 @@ class _Search:
         effects: Mapping[str, float],
         work: Mapping[str, float],
     ) -> None:
-        self.order = sorted(effects, key=lambda layer: -(effects[layer] ** 2) / work[layer])
-        self.tried = 0
+        by_saving = sorted(effects, key=lambda layer: -(effects[layer] ** 2) / work[layer])
+        self.orders = (by_saving, sorted(effects, key=lambda layer: -effects[layer]))
         self.closest: Agreement
-        self.agreement: Agreement
+        self._found: dict[frozenset[str], Agreement] = {}
         self._judged, self._within, self._work = judged, within, work
+
+    @property
+    def tried(self) -> int:
+        """How many graphs were judged."""
+        return len(self._found)
 
     def share(self, layers: Collection[str]) -> float:
         """Of the work of all layers, that of these."""
-        return sum(self._work[layer] for layer in layers) / sum(self._work[layer] for layer in self.order)
+        return sum(self._work[layer] for layer in layers) / sum(self._work.values())
+
+    def agreement(self, kept: Sequence[str]) -> Agreement:
+        """Of the graph that keeps these; judged once."""
+        key = frozenset(kept)
+        if key not in self._found:
+            self._found[key] = self._judged(kept)
+        return self._found[key]
 
     def least(self, tell: Progress) -> list[str] | None:
         """The layers to keep, or None when even the most allowed are too few."""
-        count = self._fewest(lambda part: tell(0.6 * part))
+        found = []
+        for index, order in enumerate(self.orders):
+            kept = self._least_of(order, lambda part, index=index: tell((index + part) / len(self.orders)))  # type: ignore[misc]
+            found += [] if kept is None else [kept]
+        return min(found, key=self.share, default=None)
+
+    def _least_of(self, order: Sequence[str], tell: Progress) -> list[str] | None:
+        count = self._fewest(order, lambda part: tell(0.6 * part))
         if count is None:
             return None
-        kept = self.order[:count]
+        kept = list(order[:count])
         heaviest = sorted(kept, key=lambda layer: -self._work[layer])[:RELEASES]
         for index, layer in enumerate(heaviest):
             without = [name for name in kept if name != layer]
@@ -144,30 +163,26 @@ class _Search:
             tell(0.6 + 0.4 * (index + 1) / len(heaviest))
         return kept
 
-    def _fewest(self, tell: Progress) -> int | None:
+    def _fewest(self, order: Sequence[str], tell: Progress) -> int | None:
         """How many layers to keep in their order, by halving."""
-        most = self._most()
-        if not self._met(self.order[:most]):
+        most = self._most(order)
+        if not self._met(order[:most]):
             return None
         low, high = 0, most
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (low, middle) if self._met(self.order[:middle]) else (middle, high)
+            low, high = (low, middle) if self._met(order[:middle]) else (middle, high)
             tell(1 - (high - low) / most)
         return high
 
-    def _most(self) -> int:
+    def _most(self, order: Sequence[str]) -> int:
         """The largest number of layers, all but one at most, that leaves enough work for the lower precision."""
-        counts = range(len(self.order) - 1, 0, -1)
-        return next((count for count in counts if self.share(self.order[:count]) <= 1 - LEAST_LOWERED), 0)
+        counts = range(len(order) - 1, 0, -1)
+        return next((count for count in counts if self.share(order[:count]) <= 1 - LEAST_LOWERED), 0)
 
     def _met(self, kept: Sequence[str]) -> bool:
-        self.tried += 1
-        self.closest = self._judged(kept)
-        met = self._within(self.closest)
-        if met:
-            self.agreement = self.closest
-        return met
+        self.closest = self.agreement(kept)
+        return self._within(self.closest)
 
 
 def _over_budget(precision: str, effects: dict[str, float], closest: Agreement) -> str:

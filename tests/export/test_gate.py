@@ -96,7 +96,7 @@ def test_what_saves_most_noise_for_its_work_is_kept_first() -> None:
     search = _Search(
         _judged([], lambda kept: "b" in kept), _met, {"a": 1.0, "b": 0.5, "c": 0.1}, {"a": 100, "b": 1, "c": 9}
     )
-    assert search.order == ["b", "a", "c"]
+    assert search.orders == (["b", "a", "c"], ["a", "b", "c"])
     assert search.least(lambda share: None) == ["b"]
 
 
@@ -104,9 +104,19 @@ def test_a_layer_of_much_work_is_released_again_when_the_budget_allows() -> None
     """Halving stops at the light layer behind the heavy one, which was not needed."""
     order = {"heavy": 3.0, "light": 1.0, "rest": 0.1}
     search = _Search(_judged([], lambda kept: "light" in kept), _met, order, {"heavy": 5, "light": 1, "rest": 9})
-    assert search.order == ["heavy", "light", "rest"]
+    assert search.orders[0] == ["heavy", "light", "rest"]
     assert search.least(lambda share: None) == ["light"]
     assert search.share(["light"]) == pytest.approx(1 / 15)
+
+
+def test_one_layer_that_makes_all_of_the_error_is_kept_alone() -> None:
+    """Ten light layers save more for their work; none of them is needed."""
+    light = [f"light {index}" for index in range(10)]
+    effects = {"heavy": 3.0, "rest": 0.1} | dict.fromkeys(light, 2.0)
+    work = {"heavy": 5.0, "rest": 99.0} | dict.fromkeys(light, 1.0)
+    search = _Search(_judged([], lambda kept: "heavy" in kept), _met, effects, work)
+    assert search.orders[0][0] != "heavy"
+    assert search.least(lambda share: None) == ["heavy"]
 
 
 def _search(tried: list[int], enough: Callable[[Sequence[str]], bool]) -> Any:

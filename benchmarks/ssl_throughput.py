@@ -45,6 +45,7 @@ from orinspect_train.checkpoint import Plan
 from orinspect_train.config import PretrainConfig
 from orinspect_train.images import read_images
 from orinspect_train.pretrain import open_encoder, open_pretraining
+from orinspect_train.processes import Processes
 from orinspect_train.run_folder import METRICS
 from orinspect_train.training import Keeper, train
 
@@ -211,8 +212,9 @@ class Ours:
     def turn(self, precision: str) -> int:
         self.module.steps = self.case.steps
         metrics_log.start_log(self.folder / METRICS, 0)
-        plan = Plan(self.case.steps, precision, self.case.batch, 1, self.images.digest, {})
-        train(self.module.train(), self.images.pixels, Keeper(self.folder, plan, self.config), accelerator="cpu")
+        plan = Plan(self.case.steps, precision, self.case.batch, 1, self.images.digest, {}, self.case.steps)
+        keeper = Keeper(self.folder, plan, self.config)
+        train(self.module.train(), self.images.pixels, keeper, Processes(), accelerator="cpu")
         return self.case.steps * self.case.batch
 
     def load(self) -> int:

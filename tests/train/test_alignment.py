@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from orinspect_train import alignment
-from orinspect_train.alignment import Alignment, has_helped, measure
+from orinspect_train.alignment import Alignment, Scores, best_step, has_helped, measure
 from orinspect_train.probe_defects import PROBE_DEFECTS
 
 
@@ -46,11 +46,39 @@ def test_an_encoder_that_sees_defects_is_told_from_one_that_does_not(textured: C
     def chance(pixels: np.ndarray) -> np.ndarray:
         return np.random.default_rng(len(pixels)).normal(size=(len(pixels), 1, 4)).astype(np.float32)
 
-    sees, blind = (measure(embed, images[:40], images[40:], seed=0) for embed in (roughness, chance))
+    sees, blind = (measure(embed, images[:40], images[40:], seed=0).alignment for embed in (roughness, chance))
     assert sees.auroc.keys() == PROBE_DEFECTS.keys()
     assert sees.mean > 0.85
     assert 0.2 < blind.mean < 0.8
-    assert measure(roughness, images[:40], images[40:], seed=0) == sees
+    assert measure(roughness, images[:40], images[40:], seed=0).alignment == sees
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_resampled_scores_give_the_auroc_of_the_images_drawn(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    # Few levels, so that there are ties.
+    draw = lambda: rng.integers(0, 6, 9).astype(np.float32)  # noqa: E731
+    clean, defective = draw(), {kind: draw() for kind in PROBE_DEFECTS}
+    scores = Scores(clean, defective)
+    rows = rng.integers(0, 9, 9)
+    drawn = Scores(clean[rows], {kind: found[rows] for kind, found in defective.items()})
+    counts = np.stack([np.ones(9, np.int64), np.bincount(rows, minlength=9)])
+    np.testing.assert_allclose(scores.resampled(counts), [scores.alignment.mean, drawn.alignment.mean], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("means", "best"),
+    [((0.7, 0.8, 0.75), 2), ((0.7, 0.7, 0.7), 1), ((0.5, 0.4, 0.3), 1), ((0.61, 0.5, 0.62), 3)],
+)
+def test_the_best_checkpoint_has_the_highest_mean(means: tuple[float, ...], best: int) -> None:
+    checks = {step: table(mean, mean, mean) for step, mean in enumerate(means, 1)}
+    assert best_step(table(0.6, 0.6, 0.6), checks) == best
+
+
+def test_of_two_checkpoints_the_one_that_may_be_kept_is_better() -> None:
+    one_kind, two_kinds = table(0.99, 0.6, 0.6), table(0.65, 0.65, 0.6)
+    assert one_kind.mean > two_kinds.mean
+    assert best_step(table(0.6, 0.6, 0.6), {1: one_kind, 2: two_kinds}) == 2
 
 
 def test_images_are_embedded_in_pieces(textured: Callable[..., np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:

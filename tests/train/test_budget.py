@@ -5,11 +5,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orinspect_edge_runtime.errors import ConfigError
 from orinspect_train import budget
 from orinspect_train.augment import Augmenter
-from orinspect_train.budget import Speed, epoch_steps, fit_steps, probe_speed
+from orinspect_train.budget import Speed, check_interval, epoch_steps, fit_checks, fit_steps, probe_speed
 from orinspect_train.config import PretrainConfig
 from orinspect_train.encoder import Encoder
 from orinspect_train.methods import open_method
@@ -26,6 +28,24 @@ def test_steps_cover_the_epochs(images: int, batch_size: int, devices: int, epoc
 
 def test_steps_fit_into_the_time_left() -> None:
     assert fit_steps(30.0, Speed("fp32", 0.5), PretrainConfig()) == 60
+
+
+@given(st.integers(1, 5000), st.floats(0.01, 1000))
+def test_checks_cost_a_tenth_of_the_training_at_most(steps: int, check_cost: float) -> None:
+    between = (steps - 1) // check_interval(steps, check_cost)
+    assert between * check_cost <= 0.1 * steps and between <= 4
+
+
+@pytest.mark.parametrize(("steps", "check_cost", "interval"), [(100, 2, 20), (100, 4, 34), (100, 11, 100), (1, 9, 1)])
+def test_as_many_checks_as_a_tenth_buys(steps: int, check_cost: float, interval: int) -> None:
+    assert check_interval(steps, check_cost) == interval
+
+
+def test_the_checks_leave_fewer_steps() -> None:
+    speed, config = Speed("fp32", 0.5), PretrainConfig()
+    assert fit_checks(50.0, 1.0, speed, config) == (92, 20)
+    assert fit_checks(50.0, 20.0, speed, config) == (100, 100)
+    assert fit_checks(50.0, 10.0, speed, PretrainConfig(check_every=30)) == (40, 30)
 
 
 def test_too_short_a_budget_says_what_would_do() -> None:

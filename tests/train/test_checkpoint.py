@@ -11,11 +11,12 @@ import torch
 from orinspect_edge_runtime.errors import InputError
 from orinspect_train.checkpoint import Checkpoint, Plan, read_checkpoint, write_checkpoint
 
-PLAN = Plan(10, "fp32", 4, 1, "digest", {"stain": 0.5})
+PLAN = Plan(10, "fp32", 4, 1, "digest", {"stain": 0.5}, 5)
 
 
 def checkpoint(step: int) -> Checkpoint:
-    return Checkpoint(PLAN, step, 1.5, {"w": torch.arange(3.0)}, {"state": {}, "param_groups": []})
+    optimizer, best = {"state": {}, "param_groups": []}, {"w": torch.ones(3)}
+    return Checkpoint(PLAN, step, 1.5, {"w": torch.arange(3.0)}, optimizer, {5: {"stain": 0.75}}, best)
 
 
 def test_a_checkpoint_survives_its_file(tmp_path: Path) -> None:
@@ -25,7 +26,8 @@ def test_a_checkpoint_survives_its_file(tmp_path: Path) -> None:
     found = read_checkpoint(file)
     assert found is not None
     assert (found.plan, found.step, found.seconds) == (PLAN, 3, 1.5)
-    assert torch.equal(found.model["w"], torch.arange(3.0))
+    assert torch.equal(found.model["w"], torch.arange(3.0)) and torch.equal(found.best["w"], torch.ones(3))
+    assert found.checks == {5: {"stain": 0.75}}
     assert [path.name for path in file.parent.iterdir()] == ["last.ckpt"]
 
 

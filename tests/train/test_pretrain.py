@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from orinspect_train.alignment import Alignment
 from orinspect_train.checkpoint import Checkpoint, read_checkpoint
 from orinspect_train.config import METHOD_NAMES, PretrainConfig, read_config, to_toml
 from orinspect_train.methods import synthetic_defects
-from orinspect_train.metrics_log import read_log
+from orinspect_train.metrics_log import Row, read_log
 from orinspect_train.pretrain import open_encoder, pretrain
 from orinspect_train.run import load_encoder
 from orinspect_train.run_folder import CHECKPOINT, CONFIG, DROPPED, METRICS, WEIGHTS, is_finished
@@ -34,9 +35,9 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def curve(run: Path) -> list[tuple[Any, ...]]:
+def curve(run: Path) -> list[Row]:
     """The log without the seconds."""
-    return [(r.step, r.images_seen, r.loss, r.embedding_std, r.effective_rank, r.lr) for r in read_log(run / METRICS)]
+    return [dataclasses.replace(row, seconds=0.0) for row in read_log(run / METRICS)]
 
 
 def last(run: Path) -> Checkpoint:
@@ -55,7 +56,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory, image_folder: Path) -> Pa
     torch.set_num_threads(1)
     config = PretrainConfig(
         encoder="test_efficientnet", init="scratch", size=64, epochs=2, batch_size=4, precision="fp32",
-        log_every=1, checkpoint_every=3,
+        log_every=1, checkpoint_every=3, check_every=4,
     )  # fmt: skip
     run = tmp_path_factory.mktemp("straight") / "run"
     pretrain(image_folder, run, config)
@@ -67,13 +68,15 @@ def test_a_run_leaves_its_encoder_its_configuration_and_its_curve(straight: Path
     config = read_config(straight / CONFIG)
     assert (config.encoder, config.learning_rate, config.frozen_stages) == (encoder.name, 1e-3, 0)
     assert record["preprocess"] == {"height": 64, "width": 64, "resize": "stretch", "bit_depth": 16}
-    assert set(record["alignment"]) == {"measure", "unadapted", "adapted"}
+    assert set(record["alignment"]) == {"measure", "unadapted", "adapted", "step", "checks"}
+    signals = {str(row.step): row.signal for row in curve(straight) if row.signal is not None}
+    assert record["alignment"]["checks"] == signals and list(signals) == ["4", "8", "10"]
     assert (record["method"], record["init"]) == ("synthetic_defects", "scratch")
     steps = curve(straight)
-    assert [row[0] for row in steps] == list(range(1, 11))
-    assert steps[-1][1] == 40
-    assert all(np.isfinite(row[2]) and row[4] >= 1 for row in steps)
-    rates = [row[5] for row in steps]
+    assert [row.step for row in steps] == list(range(1, 11))
+    assert steps[-1].images_seen == 40
+    assert all(np.isfinite(row.loss) and row.effective_rank >= 1 for row in steps)
+    rates = [row.lr for row in steps]
     assert max(rates) < 1e-3 * 1.0001 and rates[-1] < 0.1 * max(rates)
 
 
@@ -81,7 +84,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("step", [1, 3, 5, 10])
+@pytest.mark.parametrize("step", [1, 3, 5, 7, 10])
 def test_an_interrupted_run_goes_on_bit_for_bit(
     step: int, straight: Path, image_folder: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +98,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     run = tmp_path / "run"
     monkeypatch.setattr(training.Keeper, "_log", interrupting)
     with pytest.raises(Killed):
-        pretrain(image_folder, run, tiny())
+        pretrain(image_folder, run, tiny(check_every=4))
     monkeypatch.undo()
     assert not is_finished(run)
     with pytest.raises(InputError, match="not finished"):
@@ -104,13 +107,13 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
     np.random.default_rng().random(step)
     pretrain(image_folder, run, read_config(run / CONFIG), resume=True)
     assert curve(run) == curve(straight)
-    assert equal(last(run).model, last(straight).model)
+    assert equal(last(run).model, last(straight).model) and last(run).checks == last(straight).checks
     assert (run / WEIGHTS).read_bytes() == (straight / WEIGHTS).read_bytes()
 
 
 def test_a_killed_process_goes_on_bit_for_bit(straight: Path, image_folder: Path, tmp_path: Path, tiny: Tiny) -> None:
     run, file = tmp_path / "run", tmp_path / "c.toml"
-    file.write_bytes(to_toml(tiny()))
+    file.write_bytes(to_toml(tiny(check_every=4)))
     program = (
         "import sys, torch; from pathlib import Path; torch.set_num_threads(1)\n"
         "from orinspect_train.config import read_config; from orinspect_train.pretrain import pretrain\n"
@@ -147,14 +150,14 @@ def test_every_method_goes_on_bit_for_bit(
             raise Killed
 
     # Neither check matters here, and they take most of the time.
-    monkeypatch.setattr(alignment, "measure", lambda *_: Alignment(dict.fromkeys(("a", "b", "c"), 0.5)))
+    monkeypatch.setattr(alignment.Check, "measure", lambda *_: Alignment(dict.fromkeys(("a", "b", "c"), 0.5)))
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     pretrain(image_folder, whole, config)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(training.Keeper, "_log", interrupting)
         pretrain(image_folder, cut, config)
     pretrain(image_folder, cut, read_config(cut / CONFIG), resume=True)
-    assert [row[0] for row in curve(cut)] == [1, 2, 3, 4, 5]
+    assert [row.step for row in curve(cut)] == [1, 2, 3, 4, 5]
     assert curve(cut) == curve(whole) and equal(last(cut).model, last(whole).model)
 
 
@@ -199,7 +202,7 @@ def test_the_encoder_is_adapted_only_if_that_helped(
         value = next(values)
         return Alignment({"stain": value, "missing": value, "scratch": value})
 
-    monkeypatch.setattr(alignment, "measure", measured)
+    monkeypatch.setattr(alignment.Check, "measure", measured)
     run, config = tmp_path / "run", tiny(epochs=1)
     outcome = pretrain(image_folder, run, config)
     encoder, record = load_encoder(run)
@@ -211,6 +214,76 @@ def test_the_encoder_is_adapted_only_if_that_helped(
     if not helped:
         adapted = open_encoder(tiny(init=str(run / DROPPED))).trunk.state_dict()
         assert not equal(adapted, initial)
+
+
+def measuring(monkeypatch: pytest.MonkeyPatch, *means: float) -> list[dict[str, torch.Tensor]]:
+    """Let the next checks find these means; the trunks they look at are put into the list."""
+    values, trunks = iter(means), list[dict[str, torch.Tensor]]()
+
+    def measured(check: Any, module: Any) -> Alignment:
+        trunks.append({name: value.clone() for name, value in module.encoder.trunk.state_dict().items()})
+        return Alignment(dict.fromkeys(("stain", "missing", "scratch"), next(values)))
+
+    monkeypatch.setattr(alignment.Check, "measure", measured)
+    return trunks
+
+
+@pytest.mark.parametrize(
+    ("means", "best", "helped"),
+    [
+        ((0.5, 0.7, 0.6, 0.55), 1, True),
+        ((0.5, 0.6, 0.7, 0.7), 2, True),
+        ((0.5, 0.4, 0.3, 0.6), 3, True),
+        ((0.5, 0.505, 0.2, 0.1), 1, False),
+    ],
+)
+def test_the_best_of_the_checked_weights_is_kept(
+    means: tuple[float, ...],
+    best: int,
+    helped: bool,
+    image_folder: Path,
+    tmp_path: Path,
+    tiny: Tiny,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trunks = measuring(monkeypatch, *means)
+    run = tmp_path / "run"
+    pretrain(image_folder, run, tiny(check_every=4))
+    encoder, record = load_encoder(run)
+    assert equal(encoder.trunk.state_dict(), trunks[best if helped else 0])
+    assert record["alignment"]["step"] == (4, 8, 10)[best - 1]
+    assert record["alignment"]["adapted"]["mean"] == pytest.approx(means[best])
+    if not helped:
+        assert equal(open_encoder(tiny(init=str(run / DROPPED))).trunk.state_dict(), trunks[best])
+
+
+def test_the_best_weights_outlive_a_kill(
+    image_folder: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = training.Keeper._log
+
+    def interrupting(self: Any, trainer: Any, module: Any, number: int, *rest: Any) -> None:
+        log(self, trainer, module, number, *rest)
+        if number == 7:
+            raise Killed
+
+    trunks = measuring(monkeypatch, 0.5, 0.7, 0.6, 0.55)
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(training.Keeper, "_log", interrupting)
+        pretrain(image_folder, run, tiny(check_every=4))
+    pretrain(image_folder, run, read_config(run / CONFIG), resume=True)
+    encoder, record = load_encoder(run)
+    assert (record["alignment"]["step"], list(record["alignment"]["checks"])) == (4, ["4", "8", "10"])
+    assert equal(encoder.trunk.state_dict(), trunks[1]) and len(trunks) == 4
+
+
+def test_a_check_changes_nothing_of_the_training(
+    straight: Path, image_folder: Path, tmp_path: Path, tiny: Tiny
+) -> None:
+    pretrain(image_folder, tmp_path / "run", tiny(check_every=1000))
+    assert list(last(tmp_path / "run").checks) == [10]
+    assert equal(last(tmp_path / "run").model, last(straight).model)
 
 
 def test_no_epochs_publish_the_encoder_as_it_starts(image_folder: Path, tmp_path: Path, tiny: Tiny) -> None:

@@ -25,6 +25,10 @@ WORTH = 0.9
 MARGIN = 1.05
 # Fewer steps than this change nothing.
 FEWEST_STEPS = 5
+# Of the training, for the checks before its end; there are so many checks at most, the one at the end among them.
+CHECK_SHARE, MOST_CHECKS = 0.1, 5
+# What a training step makes of an image, in forward passes.
+STEP_PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,22 @@ def fit_steps(seconds_left: float, speed: Speed, config: PretrainConfig) -> int:
             f"({speed.step_seconds:.1f} s a step); pass --minutes {config.minutes + missing + 0.1:.1f} or a smaller --size"
         )
     return steps
+
+
+def fit_checks(seconds_left: float, check_seconds: float, speed: Speed, config: PretrainConfig) -> tuple[int, int]:
+    """Steps that fit into the rest of the budget with checks between them, and the interval of the checks.
+
+    seconds_left: without the check after the last step. Raises ConfigError as `fit_steps` does.
+    """
+    steps = fit_steps(seconds_left, speed, config)
+    interval = config.check_every or check_interval(steps, check_seconds / speed.step_seconds)
+    return fit_steps(seconds_left - (steps - 1) // interval * check_seconds, speed, config), interval
+
+
+def check_interval(steps: int, check_cost: float) -> int:
+    """Steps between two checks of which one costs as much as `check_cost` training steps; the last step has one too."""
+    affordable = int(CHECK_SHARE * steps / check_cost)
+    return -(-steps // (1 + min(affordable, MOST_CHECKS - 1)))
 
 
 def epoch_steps(images: int, batch_size: int, devices: int, epochs: int) -> int:

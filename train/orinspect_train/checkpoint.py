@@ -19,7 +19,8 @@ class Plan:
     """What was decided by measuring, so that a resumed run does not decide anew.
 
     steps: length of the schedule. precision: `fp32` or `bf16`. batch_size: images a step and device. devices: their
-    number. images: digest of the image set. unadapted: AUROC by kind of probe defect before training.
+    number. images: digest of the image set. unadapted: AUROC by kind of probe defect before training. check_every:
+    steps between two checks of it.
     """
 
     steps: int
@@ -28,17 +29,21 @@ class Plan:
     devices: int
     images: str
     unadapted: dict[str, float]
+    check_every: int
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """State after `step` steps. model: encoder and heads. seconds: spent on all steps so far."""
+    """State after `step` steps. model: encoder and heads. seconds: spent on all steps so far. checks: AUROC by kind of
+    probe defect, by step. best: the trunk at the best of them, see alignment.best_step."""
 
     plan: Plan
     step: int
     seconds: float
     model: dict[str, Any]
     optimizer: dict[str, Any]
+    checks: dict[int, dict[str, float]]
+    best: dict[str, Any]
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -32,6 +32,8 @@ METHOD_NAMES = (
 )
 # Those that ask two views of an image to agree.
 VIEW_METHODS = ("vicreg", "simclr", "barlow_twins", "moco_v2", "densecl", "byol", "dino")
+# Those that draw defects, which a signal made of drawn defects flatters.
+DEFECT_METHODS = ("synthetic_defects", "nsa", "cutpaste")
 PRECISIONS = ("auto", "fp32", "bf16")
 STATISTICS = ("auto", "frozen", "trained")
 # Strides of the trunks divide the image; 32 is the deepest.
@@ -40,6 +42,7 @@ BY_MINUTES = -1
 BY_INIT = -1
 BY_DEVICE = -1
 BY_TIME = 0
+BY_COST = 0
 # Value 0 of learning_rate stands for these: weights worth keeping move slowly.
 RATE_PRETRAINED, RATE_SCRATCH = 1e-4, 1e-3
 
@@ -59,6 +62,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_images": (8, 10_000_000),
     "log_every": (1, 10_000),
     "checkpoint_every": (BY_TIME, 100_000),
+    "check_every": (BY_COST, 1_000_000),
     "workers": (BY_DEVICE, 128),
     "seed": (0, 2**31 - 1),
 }
@@ -77,8 +81,9 @@ class PretrainConfig:
     are (-1: those of stride 2 and 4, from scratch 0). batch_norm: statistics `frozen` or `trained` (auto: trained from
     scratch only). precision: of the forward pass (auto: the faster one). held_out: share of images kept for the
     alignment check.
-    max_images: a seeded choice of so many is used. log_every, checkpoint_every: steps
-    between two rows of the log and two checkpoints (0: half a minute). workers: processes that render batches (-1: none
+    max_images: a seeded choice of so many is used. log_every, checkpoint_every, check_every: steps between two rows of
+    the log, two checkpoints (0: half a minute) and two alignment checks, whose best is kept (0: as many as cost a tenth
+    of the training, four at most; there is always one at the end). workers: processes that render batches (-1: none
     on a processor, all cores but one with a GPU). seed: of everything random.
     tensorboard: write the rows of the log for TensorBoard too.
     options: of the method, which a TOML file holds in a table of the method's name (see methods/).
@@ -107,6 +112,7 @@ class PretrainConfig:
     max_images: int = 20_000
     log_every: int = 5
     checkpoint_every: int = BY_TIME
+    check_every: int = BY_COST
     workers: int = BY_DEVICE
     seed: int = 0
     tensorboard: bool = False

@@ -14,7 +14,8 @@ from orinspect_edge_runtime.errors import ConfigError
 
 @dataclass(frozen=True)
 class Row:
-    """step: steps done. seconds: spent on them. lr: learning rate of the encoder in the step. See Health for the rest."""
+    """step: steps done. seconds: spent on them. lr: learning rate of the encoder in the step. signal: mean AUROC on drawn
+    defects (alignment.py), in rows of a step where it was measured. See Health for the rest."""
 
     step: int
     seconds: float
@@ -23,6 +24,7 @@ class Row:
     embedding_std: float
     effective_rank: float
     lr: float
+    signal: float | None = None
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
@@ -46,9 +48,9 @@ def read_log(path: Path) -> list[Row]:
         return []
     rows = []
     for values in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))):
-        if all(values.get(name) for name in COLUMNS):
-            numbers: dict[str, Any] = {f.name: (int if f.type == "int" else float)(values[f.name]) for f in fields(Row)}
-            rows.append(Row(**numbers))
+        # A row that a kill cut short lacks values; only the last one may be empty.
+        if all(values.get(name) for name in COLUMNS[:-1]) and values.get(COLUMNS[-1]) is not None:
+            rows.append(Row(**{field.name: _read(str(field.type), values[field.name]) for field in fields(Row)}))
     return rows
 
 
@@ -62,7 +64,7 @@ class Board:
     def append(self, row: Row) -> None:
         """Add one row."""
         for name, value in asdict(row).items():
-            if name != "step":
+            if name != "step" and value is not None:
                 self.writer.add_scalar(name, value, row.step)
         self.writer.flush()
 
@@ -78,4 +80,8 @@ def board_writer() -> Any:
 
 def _line(row: Row) -> str:
     # repr keeps every bit of a float.
-    return ",".join(map(repr, asdict(row).values())) + "\n"
+    return ",".join("" if value is None else repr(value) for value in asdict(row).values()) + "\n"
+
+
+def _read(kind: str, text: str) -> Any:
+    return int(text) if kind == "int" else float(text) if text else None

@@ -26,7 +26,7 @@ from orinspect_train.progress import WARNING, Report
 from orinspect_train.run import encoder_record, load_imagenet, load_weights, save_encoder, save_weights
 from orinspect_train.run_folder import CHECKPOINT, DROPPED, METRICS, check_folder, start_folder
 from orinspect_train.survival import Survival, measure_survival
-from orinspect_train.training import Keeper, Pretraining, train
+from orinspect_train.training import Keeper, Pretraining, accelerator_here, device_here, train
 
 # Enough to tell their kind by; a preview is to be there at once.
 PREVIEW_IMAGES = 64
@@ -168,20 +168,20 @@ class _Job:
             plan, seconds = self._checked(checkpoint.plan), math.inf
         module.steps = plan.steps
         self._train(module, plan, time.monotonic() + seconds, checkpoint)
-        return self.processes.from_first(lambda: self._conclude(module, plan, initial))
+        return self.processes.from_first(lambda: self._conclude(plan, initial))
 
-    def _conclude(self, module: Pretraining, plan: Plan, initial: dict[str, torch.Tensor]) -> Outcome:
-        """Measure what the last checkpoint holds, and publish it or the initial weights."""
+    def _conclude(self, plan: Plan, initial: dict[str, torch.Tensor]) -> Outcome:
+        """Publish the best of the weights that were checked, or the initial ones."""
         done = read_checkpoint(self.run / CHECKPOINT)
         if done is None:
             raise CheckFailed(f"{self.run}: the training ended without a checkpoint; start again with --force")
-        module.load_state_dict(done.model)
-        before, after = Alignment(plan.unadapted), self._measure(module, "check after", plan.precision)
-        adapted = alignment.has_helped(before, after)
+        before, checks = Alignment(plan.unadapted), {step: Alignment(auroc) for step, auroc in done.checks.items()}
+        adapted = alignment.has_helped(before, checks[alignment.best_step(before, checks)])
+        self.encoder.trunk.load_state_dict(done.best)
         if not adapted:
             save_weights(self.run / DROPPED, self.encoder)
             self.encoder.trunk.load_state_dict(initial)
-        return self.publish(done, alignment.record(before, after), adapted=adapted)
+        return self.publish(done, alignment.record(before, checks), adapted=adapted)
 
     def publish(self, done: Checkpoint | None, aligned: dict[str, Any], *, adapted: bool) -> Outcome:
         """Write the encoder as it is now; the run is finished."""
@@ -209,18 +209,22 @@ class _Job:
         """The plan, and the seconds from now after which training must end to leave time for the check after it."""
         training = self.images.split(self.config.held_out).training
         config = dataclasses.replace(self.config, batch_size=min(self.config.batch_size, len(training)))
-        speed = budget.probe_speed(module, training, config, self._device)
-        began = time.monotonic()
-        before = self._measure(module, "check before", speed.precision)
+        speed = budget.probe_speed(module, training, config, device_here())
+        check, began = self._check(speed.precision), time.monotonic()
+        self.report("check before", 0.0, "")
+        before = check.measure(module.to(device=device_here(), memory_format=torch.channels_last))
+        self.report("check before", 1.0, f"mean AUROC {before.mean:.3f}")
         check_seconds = time.monotonic() - began
-        deadline = math.inf
+        devices, deadline = self.processes.total, math.inf
         if config.epochs == BY_MINUTES:
             deadline = self.started + 60 * config.minutes - check_seconds
-            steps = budget.fit_steps(deadline - time.monotonic(), speed, config)
+            steps, every = budget.fit_checks(deadline - time.monotonic(), check_seconds, speed, config)
         else:
-            steps = budget.epoch_steps(len(training), config.batch_size, self.processes.total, config.epochs)
-        digest = self.images.digest
-        plan = Plan(steps, speed.precision, config.batch_size, self.processes.total, digest, before.auroc)
+            steps = budget.epoch_steps(len(training), config.batch_size, devices, config.epochs)
+            # By numbers of images, not by the clock: two runs of one seed must check at the same steps.
+            check_cost = check.images / (budget.STEP_PASSES * config.batch_size * devices)
+            every = config.check_every or budget.check_interval(steps, check_cost)
+        plan = Plan(steps, speed.precision, config.batch_size, devices, self.images.digest, before.auroc, every)
         return plan, deadline - time.monotonic()
 
     def _checked(self, plan: Plan) -> Plan:
@@ -241,22 +245,11 @@ class _Job:
             # Processes that are started from this one cannot share the terminal's bar.
             shown = self.processes.strategy != "ddp_spawn" and self.processes.is_first
             report = (lambda share, text: self.report("training", share, text)) if shown else None
-            spent = checkpoint.seconds if checkpoint else 0.0
-            keeper = Keeper(self.run, plan, self.config, deadline, spent, report)
+            keeper = Keeper(self.run, plan, self.config, deadline, checkpoint, report, self._check(plan.precision))
             pixels = self.images.split(self.config.held_out).training
-            train(module, pixels, keeper, self.processes, accelerator=self._device.type.replace("cuda", "gpu"))
+            train(module, pixels, keeper, self.processes, accelerator=accelerator_here())
 
-    def _measure(self, module: Pretraining, stage: str, precision: str) -> Alignment:
-        self.report(stage, 0.0, "")
-        module.to(device=self._device, memory_format=torch.channels_last).eval()
-        split = self.images.split(self.config.held_out)
-        patches_of = alignment.in_batches(module.patches)
-        # In the precision of the training, which is the faster one by far on some processors.
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16"):
-            found = alignment.measure(patches_of, split.training, split.held_out, self.config.seed)
-        self.report(stage, 1.0, f"mean AUROC {found.mean:.3f}")
-        return found
-
-    @property
-    def _device(self) -> torch.device:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    def _check(self, precision: str) -> alignment.Check:
+        training, held_out = self.images.split(self.config.held_out)
+        looked_at = training[: alignment.MOST_FIT], held_out[: alignment.MOST_HELD_OUT]
+        return alignment.Check(*looked_at, self.config.seed, precision)

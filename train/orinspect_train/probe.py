@@ -64,7 +64,7 @@ def probe(run: Path, data: Path, labels: Path | None = None, report: Report = la
     view = Viewer(encoder, record["mean"], record["std"])
     report("separation", 0.0, "")
     split = images.split(config.held_out)
-    separation = alignment.measure(view.patches, split.training, split.held_out, config.seed, ALL_DEFECTS)
+    separation = alignment.measure(view.patches, split.training, split.held_out, config.seed, ALL_DEFECTS).alignment
     report("separation", 1.0, f"mean AUROC {separation.mean:.3f}")
     embeddings = view.embeddings(images.pixels)
     signs = health.examine(torch.from_numpy(embeddings))

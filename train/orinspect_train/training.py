@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from orinspect_train import metrics_log
+from orinspect_train.alignment import Alignment, Check, best_step
 from orinspect_train.augment import normalise
 from orinspect_train.batch_norm import share_statistics
 from orinspect_train.batches import Batches
@@ -114,19 +115,25 @@ class Pretraining(pl.LightningModule):
 
 @dataclass
 class Keeper(pl.Callback):
-    """After each step: check the loss; at intervals, log a row, check the health, save a checkpoint; stop at the deadline.
+    """After each step: check the loss; at intervals, log a row, check the health and the alignment, save a checkpoint;
+    stop at the deadline.
 
-    deadline: on time.monotonic(), seconds; infinite for a run by epochs. first_seconds: spent before it was resumed.
+    deadline: on time.monotonic(), seconds; infinite for a run by epochs. resumed: the checkpoint it goes on from.
+    check: at the plan's intervals, and after the last step; the trunk of the best is kept (None: not at all).
     """
 
     run: Path
     plan: Plan
     config: PretrainConfig
     deadline: float = math.inf
-    first_seconds: float = 0.0
+    resumed: Checkpoint | None = None
     report: Report | None = None
+    check: Check | None = None
 
     def __post_init__(self) -> None:
+        self.first_seconds = self.resumed.seconds if self.resumed else 0.0
+        self.checks = {} if self.resumed is None else dict(self.resumed.checks)
+        self.best = {} if self.resumed is None else self.resumed.best
         self.started = self.saved = time.monotonic()
         self.watch = Watch(grace_steps=min(self.config.warmup_steps, self.plan.steps // 2))
         self.stopped_early = False
@@ -147,13 +154,16 @@ class Keeper(pl.Callback):
         is_last = step >= self.plan.steps
         loss = float(outputs["loss"])
         self.watch.check_loss(step, loss)
-        if step % self.config.log_every == 0 or is_last:
-            self._log(trainer, module, step, loss, outputs["embeddings"])
         # Clocks differ, and processes that do not stop at one step wait for each other for ever.
         late = trainer.strategy.reduce_boolean_decision(time.monotonic() > self.deadline, all=False)
         if not is_last and late:
             self.stopped_early = trainer.should_stop = True
-        if self._is_due(step) or is_last or self.stopped_early:
+        ends = is_last or self.stopped_early
+        is_checked = ends or step % self.plan.check_every == 0
+        signal = self._check(module, step) if is_checked and trainer.is_global_zero else None
+        if is_checked or step % self.config.log_every == 0:
+            self._log(trainer, module, step, loss, outputs["embeddings"], signal)
+        if ends or self._is_due(step):
             self._save(trainer, module, step)
 
     @property
@@ -166,12 +176,33 @@ class Keeper(pl.Callback):
             return time.monotonic() - self.saved > CHECKPOINT_SECONDS
         return step % self.config.checkpoint_every == 0
 
-    def _log(self, trainer: pl.Trainer, module: Pretraining, step: int, loss: float, embeddings: Tensor) -> None:
+    def _check(self, module: Pretraining, step: int) -> float | None:
+        """Measure the alignment, and keep the trunk if it is the best so far."""
+        if self.check is None:
+            return None
+        found = self.check.measure(module)
+        module.train()
+        self.checks[step] = found.auroc
+        checks = {step: Alignment(auroc) for step, auroc in self.checks.items()}
+        if best_step(Alignment(self.plan.unadapted), checks) == step:
+            trunk = module.encoder.trunk.state_dict()
+            self.best = {name: value.detach().cpu().clone() for name, value in trunk.items()}
+        return found.mean
+
+    def _log(
+        self,
+        trainer: pl.Trainer,
+        module: Pretraining,
+        step: int,
+        loss: float,
+        embeddings: Tensor,
+        signal: float | None,
+    ) -> None:
         health = examine(embeddings)
         seen = step * self.plan.batch_size * self.plan.devices
         rate = module.config.learning_rate * module.rate_at(step - 1)
         row = metrics_log.Row(
-            step, round(self.seconds, 3), seen, loss, health.embedding_std, health.effective_rank, rate
+            step, round(self.seconds, 3), seen, loss, health.embedding_std, health.effective_rank, rate, signal
         )
         if trainer.is_global_zero:
             metrics_log.append(self.run / METRICS, row)
@@ -184,7 +215,8 @@ class Keeper(pl.Callback):
     def _save(self, trainer: pl.Trainer, module: Pretraining, step: int) -> None:
         if trainer.is_global_zero:
             (optimizer,) = trainer.optimizers
-            state = Checkpoint(self.plan, step, self.seconds, module.state_dict(), optimizer.state_dict())
+            states = module.state_dict(), optimizer.state_dict()
+            state = Checkpoint(self.plan, step, self.seconds, *states, self.checks, self.best)
             write_checkpoint(self.run / CHECKPOINT, state)
         self.saved = time.monotonic()
 
@@ -195,8 +227,8 @@ def describe(row: metrics_log.Row) -> str:
     return f"loss {row.loss:.3f} {signs}"
 
 
-def train(module: Pretraining, pixels: Any, keeper: Keeper, processes: Processes, *, accelerator: str) -> None:
-    """Run the steps from `module.first_step` to the end of the plan. pixels: uint8 [N, H, W, 3].
+def train(module: Pretraining, pixels: Any, keeper: Keeper, processes: Processes, *, accelerator: str) -> int:
+    """Run the steps from `module.first_step` to the end of the plan; returns the last. pixels: uint8 [N, H, W, 3].
 
     Raises CheckFailed when the encoder collapses or the loss is no number, KeyboardInterrupt when it is interrupted.
     """
@@ -226,9 +258,20 @@ def train(module: Pretraining, pixels: Any, keeper: Keeper, processes: Processes
                 enable_model_summary=False,
             )
             trainer.fit(module, batches.loader(worker_count(config, accelerator), pin=accelerator == "gpu"))
+            return module.first_step + trainer.global_step
     except SystemExit as error:
         # The trainer ends the process on ctrl-C, with the exit code that means a failed check here.
         raise KeyboardInterrupt from error
+
+
+def device_here() -> torch.device:
+    """What this machine trains on: its GPU, if it has one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def accelerator_here() -> str:
+    """The same in the trainer's words."""
+    return device_here().type.replace("cuda", "gpu")
 
 
 def worker_count(config: PretrainConfig, accelerator: str) -> int:

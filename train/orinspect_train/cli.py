@@ -27,6 +27,9 @@ PATH = click.Path(path_type=Path)
     "--policy", help="What images may undergo: auto (default), gray, texture, object, photo, ...: train/README.md"
 )
 @click.option("--preview", type=PATH, help="Only write a sheet (PNG) of what the method would be shown.")
+@click.option(
+    "--advise", is_flag=True, help="Only probe for 2 minutes whether training pays here, and by which method."
+)
 @click.option("--epochs", type=int, help="Passes over the images; 0 publishes the encoder as it starts.")
 @click.option("--minutes", type=float, help="Wall clock of the whole run instead of epochs  [default: 4]")
 @click.option("--size", type=int, help="Side of the frames in pixels, a multiple of 32  [default: 192]")
@@ -42,6 +45,7 @@ def pretrain(
     run: Path | None,
     config_file: Path | None,
     preview: Path | None,
+    advise: bool,
     devices: int,
     nodes: int,
     resume: bool,
@@ -61,6 +65,7 @@ def pretrain(
     \b
     Example:  orinspect pretrain good_images/ --out runs/bracket --minutes 10
               orinspect pretrain good_images/ --preview sheet.png --method simclr
+              orinspect pretrain good_images/ --advise
     """
     import time
 
@@ -74,8 +79,11 @@ def pretrain(
     if preview is not None:
         _preview(data, preview, _configured(config_file, given))
         return
+    if advise:
+        _advise(data, run, config_file, given, started, as_json)
+        return
     if run is None:
-        raise click.UsageError("pass --out RUN, or --preview FILE to look at what training would be shown")
+        raise click.UsageError("pass --out RUN, --advise, or --preview FILE to look at what training would be shown")
     if first:
         check_folder(run, resume=resume, force=force)
     config = _resumed(run, config_file, given) if resume else _configured(config_file, given)
@@ -106,6 +114,23 @@ def _preview(data: Path, file: Path, config: PretrainConfig) -> None:
     if survival is not None:
         shares = ", ".join(f"{kind} {100 * share:.0f} %" for kind, share in survival.shares.items())
         click.echo(f"contrast of drawn defects that is left in a view: {shares} (mean {100 * survival.mean:.0f} %)")
+
+
+def _advise(
+    data: Path, run: Path | None, config_file: Path | None, given: dict[str, Any], started: float, as_json: bool
+) -> None:
+    from orinspect_train.advice_cli import MINUTES, command, show
+    from orinspect_train.progress import progress
+
+    if "epochs" in given:
+        raise click.UsageError("--advise takes --minutes; leave --epochs out")
+    config = _configured(config_file, {"minutes": MINUTES} | given)
+    from orinspect_train.advice import advise
+
+    with progress() as report:
+        found = advise(data, config, started, report)
+    given.pop("minutes", None)
+    show(found, command(data, {"out": run or "RUN", "config": config_file} | given, found.choice), as_json)
 
 
 def _configured(file: Path | None, given: dict[str, Any]) -> PretrainConfig:
@@ -155,5 +180,6 @@ def _tell(outcome: Outcome, data: Path, as_json: bool) -> None:
         before, after = (outcome.alignment[name]["mean"] for name in ("unadapted", "adapted"))
         dropped = f"no real gain, so the unadapted encoder is kept (the adapted weights: {DROPPED})"
         kept = "the adapted encoder is kept" if outcome.adapted else dropped
-        click.echo(f"unseen drawn defects, AUROC: unadapted {before:.3f}, adapted {after:.3f}: {kept}")
+        best = f"adapted {after:.3f} (step {outcome.alignment['step']})"
+        click.echo(f"unseen drawn defects, AUROC: unadapted {before:.3f}, {best}: {kept}")
     click.echo(f"run: {outcome.run}   next:  orinspect export {outcome.run} --out BUNDLE --calibration {data}")

@@ -6,10 +6,10 @@
     python benchmarks/ssl_elpv.py --quick                          one method, one seed, 20 steps, no file: about a minute
 
 Protocol (solar_cells.py): a seeded 70 % of the good cells is adapted to and fitted on, the rest of them and all cells
-with a defect probability of 2/3 or more are the test. Labels are used for the AUROC and for nothing else. The encoder is
-scored as training left it, whatever the run's own check says of it (`kept`). Every row is paired with the unadapted
-encoder on the same seeds: difference in points of AUROC, mean, and its 95 % interval by a bootstrap over the seeds and
-over the test cells, both paired. Features come from torch in fp32; one thread.
+with a defect probability of 2/3 or more are the test. Labels are used for the AUROC and for nothing else. What is scored
+are the best weights that the run's own checks found, whether the run keeps them or not (`kept`). Every row is paired with
+the unadapted encoder on the same seeds: difference in points of AUROC, mean, and its 95 % interval by a bootstrap over the
+seeds and over the test cells, both paired. Features come from torch in fp32; one thread.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Study:
         row["conditions"] = measure_conditions(0) | {"commit": revision(), "threads": 1, "settings": self.given}
 
     def adapt(self, config: PretrainConfig) -> tuple[Encoder, dict[str, Any]]:
-        """The encoder as training on the seed's good cells left it, and what the run came to."""
+        """The best encoder that training on the seed's good cells came by, and what the run came to."""
         with tempfile.TemporaryDirectory(prefix="orinspect-ssl-") as folder:
             data, run = Path(folder, "data"), Path(folder, "run")
             write_dataset(split_cells(read_cells(), config.seed), data)

@@ -44,10 +44,11 @@ from orinspect_train.batches import Batches
 from orinspect_train.checkpoint import Plan
 from orinspect_train.config import PretrainConfig
 from orinspect_train.images import read_images
+from orinspect_train.keeper import Keeper
 from orinspect_train.pretrain import open_encoder, open_pretraining
 from orinspect_train.processes import Processes
 from orinspect_train.run_folder import METRICS
-from orinspect_train.training import Keeper, train
+from orinspect_train.training import train
 
 RESULT = Path(__file__).parent / "results" / "ssl_throughput.json"
 # Images on disk; the loops pass over them again and again.

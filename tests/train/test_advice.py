@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from orinspect_edge_runtime.errors import CheckFailed, InputError
-from orinspect_train import budget, training
+from orinspect_train import budget, keeper
 from orinspect_train.advice import Advice, advise, pixel_patches, pretexts
 from orinspect_train.advice_cli import command
 from orinspect_train.budget import Speed
@@ -70,7 +70,7 @@ def test_an_interruption_leaves_nothing(
     def pressed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.Keeper, "_log", pressed)
+    monkeypatch.setattr(keeper.Keeper, "_log", pressed)
     with pytest.raises(KeyboardInterrupt):
         advise(image_folder, tiny(minutes=24 * 60.0), time.monotonic())
     assert not list(few_steps.iterdir())
@@ -82,7 +82,7 @@ def test_a_training_that_collapses_is_a_row_of_its_own(
     def collapsed(*_: Any) -> None:
         raise CheckFailed("step 3: the embeddings collapsed")
 
-    monkeypatch.setattr(training.Keeper, "_log", collapsed)
+    monkeypatch.setattr(keeper.Keeper, "_log", collapsed)
     found = advise(image_folder, tiny(minutes=24 * 60.0), time.monotonic())
     assert by_name(found)["densecl"].failed == "step 3: the embeddings collapsed"
     assert found.rows[-1].mean is None and found.choice["epochs"] == 0

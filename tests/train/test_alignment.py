@@ -53,17 +53,33 @@ def test_an_encoder_that_sees_defects_is_told_from_one_that_does_not(textured: C
     assert measure(roughness, images[:40], images[40:], seed=0).alignment == sees
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_resampled_scores_give_the_auroc_of_the_images_drawn(seed: int) -> None:
+def few_levels(seed: int, images: int) -> Scores:
+    """Scores with ties, in which every copy outscores its own image."""
     rng = np.random.default_rng(seed)
-    # Few levels, so that there are ties.
-    draw = lambda: rng.integers(0, 6, 9).astype(np.float32)  # noqa: E731
-    clean, defective = draw(), {kind: draw() for kind in PROBE_DEFECTS}
-    scores = Scores(clean, defective)
-    rows = rng.integers(0, 9, 9)
-    drawn = Scores(clean[rows], {kind: found[rows] for kind, found in defective.items()})
-    counts = np.stack([np.ones(9, np.int64), np.bincount(rows, minlength=9)])
-    np.testing.assert_allclose(scores.resampled(counts), [scores.alignment.mean, drawn.alignment.mean], rtol=1e-12)
+    clean = rng.integers(0, 6, images).astype(np.float32)
+    return Scores(clean, {kind: clean + rng.integers(1, 4, images).astype(np.float32) for kind in PROBE_DEFECTS})
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_resampled_scores_are_those_of_the_images_drawn(seed: int) -> None:
+    scores, images = few_levels(seed, 9), range(9)
+    rows = np.random.default_rng([seed, 1]).integers(0, 9, 9)
+
+    def wins(ones: np.ndarray) -> list[float]:
+        """Of every pair of two different images, one by one."""
+        pairs = [(i, j) for i in ones for j in ones if i != j]
+        found = [(d[i], scores.clean[j]) for d in scores.defective.values() for i, j in pairs]
+        return [float(bad > good) + 0.5 * float(bad == good) for bad, good in found]
+
+    drawn = scores.resampled(np.stack([np.ones(9, np.int64), np.bincount(rows, minlength=9)]))
+    expected = scores.alignment.mean + np.mean(wins(rows)) - np.mean(wins(np.array(images)))
+    np.testing.assert_allclose(drawn, [scores.alignment.mean, expected], rtol=1e-12)
+
+
+def test_resampled_scores_spread_around_the_mean() -> None:
+    scores = few_levels(0, 16)
+    drawn = scores.resampled(np.random.default_rng(0).multinomial(16, np.full(16, 1 / 16), 4000))
+    assert abs(drawn.mean() - scores.alignment.mean) < 0.1 * drawn.std()
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from orinspect_edge_runtime.errors import CheckFailed, ConfigError, InputError
-from orinspect_train import alignment, training
+from orinspect_train import alignment, keeper
 from orinspect_train.alignment import Alignment
 from orinspect_train.checkpoint import Checkpoint, read_checkpoint
 from orinspect_train.config import METHOD_NAMES, PretrainConfig, read_config, to_toml
@@ -88,7 +88,7 @@ class Killed(Exception):
 def test_an_interrupted_run_goes_on_bit_for_bit(
     step: int, straight: Path, image_folder: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = training.Keeper._log
+    log = keeper.Keeper._log
 
     def interrupting(self: Any, trainer: Any, module: Any, number: int, *rest: Any) -> None:
         log(self, trainer, module, number, *rest)
@@ -96,7 +96,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(
             raise Killed
 
     run = tmp_path / "run"
-    monkeypatch.setattr(training.Keeper, "_log", interrupting)
+    monkeypatch.setattr(keeper.Keeper, "_log", interrupting)
     with pytest.raises(Killed):
         pretrain(image_folder, run, tiny(check_every=4))
     monkeypatch.undo()
@@ -140,7 +140,7 @@ def test_a_killed_process_goes_on_bit_for_bit(straight: Path, image_folder: Path
 def test_every_method_goes_on_bit_for_bit(
     method: str, image_folder: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = training.Keeper._log
+    log = keeper.Keeper._log
     options: dict[str, Any] = {"weights": "imagenet", "teacher": "tf_efficientnet_lite0"}
     config = tiny(method=method, epochs=1, options=options if method == "distillation" else {})
 
@@ -154,7 +154,7 @@ def test_every_method_goes_on_bit_for_bit(
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     pretrain(image_folder, whole, config)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(training.Keeper, "_log", interrupting)
+        patch.setattr(keeper.Keeper, "_log", interrupting)
         pretrain(image_folder, cut, config)
     pretrain(image_folder, cut, read_config(cut / CONFIG), resume=True)
     assert [row.step for row in curve(cut)] == [1, 2, 3, 4, 5]
@@ -168,7 +168,7 @@ def test_ctrl_c_is_an_interruption(
         raise KeyboardInterrupt
 
     handler = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(training.Keeper, "_log", pressed)
+    monkeypatch.setattr(keeper.Keeper, "_log", pressed)
     with pytest.raises(KeyboardInterrupt):
         pretrain(image_folder, tmp_path / "run", tiny())
     assert signal.getsignal(signal.SIGINT) == handler
@@ -260,7 +260,7 @@ def test_the_best_of_the_checked_weights_is_kept(
 def test_the_best_weights_outlive_a_kill(
     image_folder: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = training.Keeper._log
+    log = keeper.Keeper._log
 
     def interrupting(self: Any, trainer: Any, module: Any, number: int, *rest: Any) -> None:
         log(self, trainer, module, number, *rest)
@@ -270,7 +270,7 @@ def test_the_best_weights_outlive_a_kill(
     trunks = measuring(monkeypatch, 0.5, 0.7, 0.6, 0.55)
     run = tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(training.Keeper, "_log", interrupting)
+        patch.setattr(keeper.Keeper, "_log", interrupting)
         pretrain(image_folder, run, tiny(check_every=4))
     pretrain(image_folder, run, read_config(run / CONFIG), resume=True)
     encoder, record = load_encoder(run)

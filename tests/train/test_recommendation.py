@@ -60,6 +60,7 @@ def test_a_small_gain_is_not_enough_however_sure_it_is() -> None:
     found = recommend(candidates(1.0, 0.2, densecl=1.02), seed=0)
     assert found.gains["densecl"].least > 0 and found.gains["densecl"].value < 0.01
     assert found.chosen.choice == {"epochs": 0}
+    assert "which is too little for a run to keep it" in text(found)
 
 
 def test_raw_pixels_that_win_are_named() -> None:
@@ -78,6 +79,14 @@ def test_drawn_defects_flatter_a_method_that_draws_them() -> None:
     assert found.chosen.name == "synthetic_defects" and "the signal flatters it" in text(found)
     # Of two that gain alike the one that is not flattered is taken.
     assert recommend(candidates(1.0, 0.2, synthetic_defects=1.6, byol=1.6), seed=0).chosen.name == "byol"
+
+
+def test_a_pretext_is_not_taken_for_being_as_good_as_one_that_gains() -> None:
+    rows = candidates(1.0, 0.2, synthetic_defects=1.4)
+    rows.append(Candidate("densecl", {"method": "densecl"}, scores(1.3, noise=1.0), "densecl", 20))
+    found = recommend(rows, seed=0)
+    assert found.gains["densecl"].least < 0
+    assert found.chosen.name == "synthetic_defects"
 
 
 def test_an_untrained_encoder_may_win() -> None:

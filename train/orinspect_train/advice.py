@@ -24,12 +24,13 @@ from orinspect_train.alignment import Check, Scores
 from orinspect_train.checkpoint import Plan
 from orinspect_train.config import DEFECT_METHODS, PretrainConfig
 from orinspect_train.images import ImageSet, read_images
+from orinspect_train.keeper import Keeper
 from orinspect_train.methods import complete
 from orinspect_train.pretrain import open_encoder, open_pretraining, policy_of
 from orinspect_train.processes import Processes
 from orinspect_train.progress import Report
 from orinspect_train.recommendation import Candidate, Interval, recommend
-from orinspect_train.training import Keeper, Pretraining, accelerator_here, device_here, train
+from orinspect_train.training import Pretraining, accelerator_here, device_here, train
 
 IMAGENET_ENCODER = "tf_efficientnet_lite0"
 FEW_IMAGES, MOST_IMAGES = 16, 512
@@ -38,11 +39,11 @@ HELD_OUT = 0.25
 # Small batches give more steps; none of the methods below needs large ones.
 BATCH = 16
 # Of the time that is left: for reading images, and for measuring candidates.
-READ_SHARE, CHECK_SHARE = 0.2, 0.4
+READ_SHARE, MEASURE_SHARE = 0.2, 0.4
 # For the words at the end, and for what a training takes to start.
 WORDS_SECONDS, START_SECONDS = 1.0, 1.0
 # That budget.probe_speed takes in two precisions.
-LOOK_STEPS = 6
+LOOK_STEPS = 2 * (1 + budget.PROBE_STEPS)
 # Raw pixels: the side of a cell, pixels, and what it is brought to.
 CELL, CELL_SIDE = 16, 4
 Pixels = NDArray[np.uint8]
@@ -238,7 +239,7 @@ class _Probe:
         seconds = {name: _encoding_seconds(module, training[:FEW_IMAGES], name) for name in wanted}
         precision = min(seconds, key=lambda name: seconds[name])
         count = len(self._starts()) + len(self.methods)
-        affordable = CHECK_SHARE * self.left / (count * seconds[precision])
+        affordable = MEASURE_SHARE * self.left / (count * seconds[precision])
         share = min(1.0, affordable / (alignment.MOST_FIT + 4 * alignment.MOST_HELD_OUT))
         training = training[: max(FEW_IMAGES, int(share * alignment.MOST_FIT))]
         held_out = held_out[: max(FEW_IMAGES, int(share * alignment.MOST_HELD_OUT))]

@@ -65,9 +65,16 @@ class Scores:
         )
 
     def resampled(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The mean AUROC if image i had been drawn counts[r, i] times, float64 [R]; each row of counts sums to n."""
+        """The mean AUROC had image i been drawn counts[r, i] times, float64 [R]; each row of counts sums to n.
+
+        A copy nearly always outscores its own image, and draws with replacement would count that pair too often: the
+        difference from the mean is that of all other pairs.
+        """
         wins = np.mean([_wins(found, self.clean) for found in self.defective.values()], axis=0)
-        return np.asarray(((counts @ wins) * counts).sum(axis=1) / len(self.clean) ** 2)
+        np.fill_diagonal(wins, 0)
+        pairs = counts.sum(axis=1) ** 2 - np.square(counts).sum(axis=1)
+        drawn = ((counts @ wins) * counts).sum(axis=1) / np.maximum(pairs, 1)
+        return np.asarray(self.alignment.mean + drawn - wins.sum() / (wins.size - len(wins)))
 
 
 def measure(

@@ -19,6 +19,7 @@ from orinspect_train.checkpoint import Checkpoint, Plan, read_checkpoint
 from orinspect_train.config import BY_INIT, BY_MINUTES, VIEW_METHODS, PretrainConfig
 from orinspect_train.encoder import Encoder, freeze_stages, normalisation
 from orinspect_train.images import ImageSet, read_images
+from orinspect_train.keeper import Keeper
 from orinspect_train.methods import complete, open_method
 from orinspect_train.preview import write_preview
 from orinspect_train.processes import Processes, join_processes
@@ -26,7 +27,7 @@ from orinspect_train.progress import WARNING, Report
 from orinspect_train.run import encoder_record, load_imagenet, load_weights, save_encoder, save_weights
 from orinspect_train.run_folder import CHECKPOINT, DROPPED, METRICS, check_folder, start_folder
 from orinspect_train.survival import Survival, measure_survival
-from orinspect_train.training import Keeper, Pretraining, accelerator_here, device_here, train
+from orinspect_train.training import Pretraining, accelerator_here, device_here, train
 
 # Enough to tell their kind by; a preview is to be there at once.
 PREVIEW_IMAGES = 64

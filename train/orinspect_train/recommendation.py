@@ -1,4 +1,4 @@
-"""What a probe of candidates says, in words: the simplest one that no other surely beats.
+"""What a probe of candidates says, in words: a pretext where it surely beats every encoder as it is, else one of these.
 
 Sure is a gain that the run's own rule would accept (alignment.has_helped) and whose 95 % interval, of a bootstrap over
 the held-out images that is the same for all candidates, lies above 0. The interval knows nothing of what another seed
@@ -64,17 +64,18 @@ def recommend(candidates: list[Candidate], seed: int) -> Recommendation:
     first that has a choice."""
     measured = [one for one in candidates if one.scores is not None]
     draws = _Draws(measured, seed)
-    encoders = sorted((one for one in measured if one.choice is not None), key=lambda one: one.flattered)
-    best = max(encoders, key=draws.mean)
-    chosen = next(one for one in encoders if not draws.surely_better(best, one))
-    start = next(one for one in measured if one.choice is not None)
+    starts = [one for one in measured if one.choice is not None and not one.method]
+    pretexts = sorted((one for one in measured if one.method), key=lambda one: one.flattered)
+    gaining = [one for one in pretexts if all(draws.surely_better(one, start) for start in starts)]
+    best = max(gaining or starts, key=draws.mean)
+    chosen = next(one for one in gaining or starts if not draws.surely_better(best, one))
     words = [
-        _of_training(draws, encoders, chosen),
+        _of_training(draws, starts, pretexts, chosen),
         *_of_pixels(draws, measured, chosen),
         *_of_doubt(draws, measured, chosen),
     ]
     means = {one.name: draws.interval(one) for one in measured}
-    gains = {one.name: draws.gain(one, start) for one in measured if one is not start}
+    gains = {one.name: draws.gain(one, starts[0]) for one in measured if one is not starts[0]}
     return Recommendation(chosen, words, means, gains)
 
 
@@ -108,9 +109,8 @@ def _interval(value: float, drawn: NDArray[np.float64]) -> Interval:
     return Interval(float(value), float(least), float(most))
 
 
-def _of_training(draws: _Draws, encoders: list[Candidate], chosen: Candidate) -> str:
+def _of_training(draws: _Draws, starts: list[Candidate], pretexts: list[Candidate], chosen: Candidate) -> str:
     """What to do, and how the pretexts did."""
-    starts, pretexts = ([one for one in encoders if bool(one.method) is trained] for trained in (False, True))
     if chosen.method:
         start = max(starts, key=draws.mean)
         return f"Train with {chosen.name}: it gains {_shown(draws.gain(chosen, start))} over {start.name}."
@@ -120,9 +120,10 @@ def _of_training(draws: _Draws, encoders: list[Candidate], chosen: Candidate) ->
     gain = draws.gain(best, chosen)
     if gain.value <= 0:
         return f"Take {chosen.name} as it is: no pretext did better. The best, {best.name}: {_shown(gain)}."
+    doubt = "within the noise of the signal" if gain.least <= 0 else "too little for a run to keep it"
     return (
         f"Take {chosen.name} as it is: no pretext did surely better. The best, {best.name}, gained {_shown(gain)}, "
-        "which is within the noise of the signal."
+        f"which is {doubt}."
     )
 
 
@@ -149,7 +150,7 @@ def _of_doubt(draws: _Draws, measured: list[Candidate], chosen: Candidate) -> li
     if min(draws.mean(one) for one in measured) > SATURATED:
         found.append("Every candidate finds nearly all drawn defects: this signal cannot tell them apart.")
     if draws.interval(chosen).most - draws.interval(chosen).least > 10 * LEAST_GAIN:
-        found.append("The intervals are wide: more images of good parts would make them narrower.")
+        found.append("The intervals are wide: more images of good parts, or more --minutes, make them narrower.")
     return found
 
 

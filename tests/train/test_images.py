@@ -32,6 +32,13 @@ def test_every_kind_of_picture_becomes_a_frame(tmp_path: Path, tiny: Tiny) -> No
     assert (deep == 40_000 >> 8).all()
 
 
+def test_what_is_not_read_in_time_is_left_out(tmp_path: Path, tiny: Tiny) -> None:
+    write_pictures(tmp_path, 20)
+    every, some = read_images(tmp_path, tiny()), read_images(tmp_path, tiny(), deadline=0.0)
+    assert len(every.pixels) == 20 and len(some.pixels) == 8
+    assert some.paths == every.paths[:8] and (some.pixels == every.pixels[:8]).all()
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [("text.jpg", b"not a picture"), ("empty.png", b""), ("cut.png", None), ("dot.png", None)],

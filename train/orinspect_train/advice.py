@@ -33,12 +33,14 @@ from orinspect_train.recommendation import Candidate, Interval, recommend
 from orinspect_train.training import Pretraining, accelerator_here, device_here, train
 
 IMAGENET_ENCODER = "tf_efficientnet_lite0"
-FEW_IMAGES, MOST_IMAGES = 16, 512
+MOST_IMAGES = 512
+# What speed is measured on, and what a candidate is measured on at least.
+FEW_IMAGES = 16
 # More than a run keeps: here the interval counts, and the training is short.
 HELD_OUT = 0.25
 # Small batches give more steps; none of the methods below needs large ones.
 BATCH = 16
-# Of the time that is left: for reading images, and for measuring candidates.
+# Of the time that is left: for reading images, and then for measuring candidates.
 READ_SHARE, MEASURE_SHARE = 0.2, 0.4
 # For the words at the end, and for what a training takes to start.
 WORDS_SECONDS, START_SECONDS = 1.0, 1.0
@@ -89,7 +91,9 @@ def advise(
     # What is wrong with the options is said before the images are read.
     open_encoder(complete(config))
     deadline = started + 60 * config.minutes - WORDS_SECONDS
-    images = _read(data, config, deadline, report)
+    reading_ends = deadline - (1 - READ_SHARE) * (deadline - time.monotonic())
+    few = replace(config, max_images=min(config.max_images, MOST_IMAGES))
+    images = read_images(data, few, lambda share: report("images", share, ""), deadline=reading_ends)
     probe = _Probe(config, images, deadline, report)
     candidates = probe.candidates()
     found = recommend(candidates, config.seed)
@@ -125,17 +129,6 @@ def pixel_patches(pixels: Pixels, *, gray: bool) -> NDArray[np.float32]:
     cells = small.reshape(count, height // CELL, CELL_SIDE, width // CELL, CELL_SIDE, channels)
     patches = cells.transpose(0, 1, 3, 2, 4, 5).reshape(count, -1, CELL_SIDE * CELL_SIDE * channels)
     return np.asarray(patches / np.float32(255), np.float32)
-
-
-def _read(data: Path, config: PretrainConfig, deadline: float, report: Report) -> ImageSet:
-    """A seeded choice of so many images as the time permits."""
-    began = time.monotonic()
-    few = read_images(data, replace(config, max_images=FEW_IMAGES))
-    seconds = (time.monotonic() - began) / len(few.pixels)
-    count = min(MOST_IMAGES, config.max_images, int(READ_SHARE * (deadline - time.monotonic()) / seconds))
-    if count <= FEW_IMAGES:
-        return few
-    return read_images(data, replace(config, max_images=count), lambda share: report("images", share, ""))
 
 
 class _Probe:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,9 +51,16 @@ class ImageSet:
         return Split(self.pixels[kept:], self.pixels[:kept])
 
 
-def read_images(data: Path, config: PretrainConfig, progress: Callable[[float], None] | None = None) -> ImageSet:
+def read_images(
+    data: Path,
+    config: PretrainConfig,
+    progress: Callable[[float], None] | None = None,
+    *,
+    deadline: float = math.inf,
+) -> ImageSet:
     """Decode and resize the images of a folder; `progress` is called with the share done.
 
+    deadline: on time.monotonic(); images that are not read by then are left out, but for the first 8.
     Raises InputError: no image, fewer than 8 readable ones, or over 5 % unreadable.
     """
     paths = list_images([data])
@@ -65,6 +74,8 @@ def read_images(data: Path, config: PretrainConfig, progress: Callable[[float], 
         used.append(paths[frame.index])
         if progress is not None:
             progress((frame.index + 1) / len(paths))
+        if len(used) >= FEWEST_IMAGES and time.monotonic() > deadline:
+            break
     if len(used) < FEWEST_IMAGES:
         raise InputError(f"{data}: {len(used)} readable images; pretraining needs at least {FEWEST_IMAGES}")
     pixels = pixels[: len(used)]

@@ -44,6 +44,8 @@ BATCH = 16
 READ_SHARE, MEASURE_SHARE = 0.2, 0.4
 # For the words at the end, and for what a training takes to start.
 WORDS_SECONDS, START_SECONDS = 1.0, 1.0
+# A check may take longer than the one before it: the machine may get busier.
+CHECK_MARGIN = 1.2
 # That budget.probe_speed takes in two precisions.
 LOOK_STEPS = 2 * (1 + budget.PROBE_STEPS)
 # Raw pixels: the side of a cell, pixels, and what it is brought to.
@@ -186,7 +188,7 @@ class _Probe:
 
     def _pretext(self, method: str, seconds: float) -> Candidate | None:
         """The encoder after a training of so many seconds, its measurement included; None when too few steps fit."""
-        end = time.monotonic() + seconds - self.check_seconds - START_SECONDS
+        end = time.monotonic() + seconds - CHECK_MARGIN * self.check_seconds - START_SECONDS
         options = self.config.options if method == self.config.method else {}
         batch = min(BATCH, self.config.batch_size, len(self.training))
         # A look at the speed takes steps too: none is taken where they would not fit.

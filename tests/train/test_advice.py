@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from orinspect_edge_runtime.errors import CheckFailed, InputError
 from orinspect_train import budget, keeper
 from orinspect_train.advice import Advice, advise, pixel_patches, pretexts
-from orinspect_train.advice_cli import command
+from orinspect_train.advice_table import command
 from orinspect_train.budget import Speed
 from orinspect_train.cli import pretrain
 from orinspect_train.config import PretrainConfig, to_toml

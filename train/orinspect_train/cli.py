@@ -119,7 +119,7 @@ def _preview(data: Path, file: Path, config: PretrainConfig) -> None:
 def _advise(
     data: Path, run: Path | None, config_file: Path | None, given: dict[str, Any], started: float, as_json: bool
 ) -> None:
-    from orinspect_train.advice_cli import MINUTES, command, show
+    from orinspect_train.advice_table import MINUTES, command, show
     from orinspect_train.progress import progress
 
     if "epochs" in given:

@@ -1,4 +1,4 @@
-"""`orinspect pretrain --advise` on the command line."""
+"""Advice on the terminal: the table, the words, and the command to go on with."""
 
 from __future__ import annotations
 

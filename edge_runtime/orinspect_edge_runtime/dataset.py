@@ -59,6 +59,20 @@ def training_images(folder: Path) -> list[Path]:
     return list_images([folder])
 
 
+def defect_images(folder: Path, good: list[Path]) -> list[Path]:
+    """Images of defects to find a threshold by. good: those that are fitted on.
+
+    Raises InputError when there are none, when one is among the good ones, and for a folder that holds good ones too.
+    """
+    found = list_images([folder])
+    if both := {path.resolve() for path in found} & {path.resolve() for path in good}:
+        raise InputError(f"{min(both)}: among the defects and among the good images; keep them in folders of their own")
+    for path in found:
+        if GOOD_NAMES & {part.lower() for part in path.relative_to(folder).parts[:-1]}:
+            raise InputError(f"{folder}: holds good images too ({path}); name the folder of defects")
+    return found
+
+
 def _masks(image: Path, kind: Path, truths: list[Path]) -> tuple[Path, ...]:
     """Mask files of a defective image, none when it has none: NAME_mask.*, NAME.*, or the folder NAME."""
     for truth in truths:

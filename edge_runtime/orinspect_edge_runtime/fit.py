@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from orinspect_edge_runtime.appearance import appearance
 from orinspect_edge_runtime.backends import open_backend
 from orinspect_edge_runtime.bundle import Bundle
+from orinspect_edge_runtime.defect_threshold import Stakes, check_defects
 from orinspect_edge_runtime.drift_reference import drift_arrays
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.features import Features, extract
@@ -28,11 +29,11 @@ from orinspect_edge_runtime.groups import Groups, find_groups
 from orinspect_edge_runtime.heads import neutral_inputs
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, fit_to_model
 from orinspect_edge_runtime.recipe import Recipe
+from orinspect_edge_runtime.recipe_threshold import FOLDS, by_defects, calibrated, with_defects
 from orinspect_edge_runtime.region_mask import inspected_patches, on_all_patches
 from orinspect_edge_runtime.scorers import SCORERS, Scorer
 from orinspect_edge_runtime.threshold import THRESHOLDS, Threshold
 
-FOLDS = 5
 HALVES = 2
 FEWEST_TO_HALVE = 20
 FEWEST_IMAGES = 2
@@ -90,10 +91,13 @@ def fit_recipe(
     progress: Progress | None = None,
     *,
     mask: Mask | None = None,
+    defects: Iterable[Frame] = (),
+    stakes: Stakes | None = None,
 ) -> Recipe:
     """A recipe for the good images `frames`. mask: bool [height, width], the inspected region (see region_mask.py).
 
-    Raises InputError for a single image, and for a mask with a scorer that judges the image as a whole.
+    defects: images to find the threshold by, weighing `stakes` (None: F1); nothing else is fitted on them. Raises
+    InputError for a single image, a single defect, and a mask with a scorer that judges the image as a whole.
     """
     if mask is not None and not SCORERS[options.scorer].has_map:
         raise InputError(f"a mask needs a scorer that sees where: {options.scorer} judges the image as a whole")
@@ -103,13 +107,17 @@ def fit_recipe(
         bundle.read(spec.file), spec, name=options.backend, throughput=True, bundle=bundle.path
     ) as backend:
         backend.set_inputs(neutral_inputs(spec.head, bundle.manifest.encoder))
-        names, looks, preprocess = list[str](), list[Floats](), bundle.manifest.preprocess
+        names, bad_names, looks = list[str](), list[str](), list[Floats]()
+        preprocess = bundle.manifest.preprocess
         features = extract(backend, _noted(frames, preprocess, names, looks), preprocess)
+        bad = extract(backend, _noted(defects, preprocess, bad_names, []), preprocess)
         description = backend.description
+    if bad_names:
+        check_defects(len(bad_names))
     fitted = fit_features(features, options, progress, inspected)
     labels = fitted.groups.labels
     drift = drift_arrays(features.embedding, np.stack(looks), labels, fitted.calibration, options.seed)
-    return Recipe(
+    recipe = Recipe(
         name=name,
         scorer=options.scorer,
         precision=options.precision,
@@ -133,6 +141,7 @@ def fit_recipe(
         review_alarm=options.review_alarm,
         threshold_rule=options.threshold,
     )
+    return by_defects(with_defects(recipe, tuple(bad_names), bad), stakes or Stakes()) if bad_names else recipe
 
 
 def _noted(frames: Iterable[Frame], spec: PreprocessSpec, names: list[str], looks: list[Floats]) -> Iterator[Frame]:
@@ -174,16 +183,6 @@ def fit_features(
     rule, asked = options.threshold, options.review_alarm
     review = None if asked is None else calibrated(calibration, asked, rule)
     return Fitted(arrays, groups, calibration, calibrated(calibration, options.false_alarm, rule), review)
-
-
-def calibrated(scores: Floats, false_alarm: float, rule: str = "conformal") -> Threshold:
-    """The threshold of a recipe on its cross-fitted scores [n]; its note says what that leaves uncertain.
-
-    rule: one of THRESHOLDS.
-    """
-    threshold = THRESHOLDS[rule](scores, false_alarm)
-    how = f"cross-fitted in {FOLDS} parts" if len(scores) > FOLDS else "each image judged by the others"
-    return replace(threshold, note=f"{threshold.note}; {how}, so approximate")
 
 
 def _fit(

@@ -2,6 +2,7 @@
 
 Stored as one .npz file: the arrays, and the other fields as JSON text in the entry `recipe`. No pickle. Format 2 added
 the images' names, whose calibration score is whose, and the edits; a file of format 1 is read with names made up.
+Format 3 added the defects that a threshold was found by.
 """
 
 from __future__ import annotations
@@ -16,13 +17,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orinspect_edge_runtime.defect_threshold import Stakes
 from orinspect_edge_runtime.errors import InputError, RecipeError
 
 Arrays = dict[str, NDArray[Any]]
-FORMAT = 2
+FORMAT = 3
+# Formats in which fields came: older files lack them.
+_SINCE = dict.fromkeys(
+    ("images", "edits", "calibration_images", "review_threshold", "review_alarm", "threshold_rule"), 2
+) | dict.fromkeys(("defects", "defect_scores", "stakes"), 3)
 _FIELDS = "recipe"
 # Entries of the file that are no arrays of the scorer or the head, by the field's name.
-_OWN_ARRAYS = {"calibration_scores": "calibration", "calibration_images": "calibration_images"}
+_OWN_ARRAYS = {
+    "calibration_scores": "calibration",
+    "calibration_images": "calibration_images",
+    "defect_scores": "defect_scores",
+}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -30,9 +40,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 class Edit:
     """One change of a recipe since it was fitted (see recipe_edit.py).
 
-    number: 1, 2, ... kind: `add`, `forget` or `undo`. image: its name in Recipe.images; of an undo, that of what it took
-    back. at: UTC, ISO 8601. note: the user's words. score_before, score_after: of an added image. message: what
-    happened, and what did not, in a sentence. before: the bundle's file of the recipe as it was, for undo.
+    number: 1, 2, ... kind: `add`, `forget`, `threshold` or `undo`. image: its name in Recipe.images, empty of a
+    threshold; of an undo, that of what it took back. at: UTC, ISO 8601. note: the user's words. score_before,
+    score_after: of an added image. message: what happened, and what did not, in a sentence. before: the bundle's file of
+    the recipe as it was, for undo.
     """
 
     number: int
@@ -64,8 +75,13 @@ class Recipe:
     edits: what was changed since the fit, oldest first.
     review_threshold: an image above it that is not anomalous should be looked at by a person, None for no such band;
     review_alarm: share of good images promised to be above it at most. threshold_rule: how both were found, a name of
-    threshold.THRESHOLDS. A recipe with a region mask has the arrays `mask`, bool [height, width] at the model's size, and
-    `inspected`, bool [P], the patches that count. The array `image_groups`, int32, holds the group of each of the images.
+    threshold.THRESHOLDS, or with defects `f1` or `cost`: the review threshold is then a conformal one, and false_alarm is
+    only what is asked for where there are no defects.
+    defects: names of defective images; defect_scores: float32 [m], the score of each, at least; stakes: what the
+    threshold weighs, None when it was not found by defects. The arrays `defect_embedding` and `defect_patches` are what
+    it takes to score them again (recipe_threshold.py). A recipe with a region mask has the arrays `mask`, bool [height,
+    width] at the model's size, and `inspected`, bool [P], the patches that count. The array `image_groups`, int32, holds
+    the group of each of the images.
     """
 
     name: str
@@ -88,13 +104,22 @@ class Recipe:
     review_threshold: float | None = None
     review_alarm: float | None = None
     threshold_rule: str = "conformal"
+    defects: tuple[str, ...] = ()
+    defect_scores: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    stakes: Stakes | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
 
     @property
     def promised_false_alarm(self) -> float:
-        """The rate that its good images can promise: the one asked for, or with too few images 1 / (their number + 1)."""
+        """The rate that its good images can promise: the one asked for, or with too few images 1 / (their number + 1).
+
+        Of a threshold found by defects, which promises nothing: the one that its rank among the good images stands for.
+        """
+        if self.stakes is not None:
+            above = int((self.calibration_scores > self.threshold).sum())
+            return (above + 1) / (len(self.calibration_scores) + 1)
         return max(self.false_alarm, 1 / (len(self.calibration_scores) + 1))
 
 
@@ -121,6 +146,7 @@ def to_bytes(recipe: Recipe) -> bytes:
     fields = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
     arrays, own = fields.pop("arrays"), {entry: fields.pop(name) for name, entry in _OWN_ARRAYS.items()}
     fields |= {"arrays": sorted(arrays), "edits": [vars(edit) for edit in recipe.edits], "format": FORMAT}
+    fields["stakes"] = recipe.stakes and vars(recipe.stakes)
     text = json.dumps(fields, sort_keys=True, allow_nan=False)
     file = io.BytesIO()
     entries: dict[str, Any] = {f"array.{name}": array for name, array in arrays.items()}
@@ -151,28 +177,33 @@ def _of_entries(fields: dict[str, Any], entries: Any, version: int) -> dict[str,
     names = [name[len("array.") :] for name in entries.files if name.startswith("array.")]
     if sorted(names) != fields["arrays"]:
         raise ValueError("an array is missing")
-    if version == 1:
-        fields |= _made_up(fields)
-    else:
-        fields["calibration_images"] = entries["calibration_images"]
-    fields["calibration_scores"] = entries["calibration"]
+    own = _OWN_ARRAYS.items()
+    fields |= {name: entries[entry] for name, entry in own if version >= _SINCE.get(name, 1)}
+    if version < FORMAT:
+        fields |= _made_up(fields, version)
     fields["arrays"] = {name: entries[f"array.{name}"] for name in names}
     fields["edits"] = tuple(Edit(**edit) for edit in fields["edits"])
-    fields |= {name: tuple(fields[name]) for name in ("group_sizes", "images")}
+    fields |= {name: tuple(fields[name]) for name in ("group_sizes", "images", "defects")}
+    fields["stakes"] = None if fields["stakes"] is None else Stakes(**fields["stakes"])
     if set(fields) != {f.name for f in dataclasses.fields(Recipe)}:
         raise ValueError("a field is missing or unknown")
     return fields
 
 
-def _made_up(fields: dict[str, Any]) -> dict[str, Any]:
-    """What format 1 did not store."""
-    if {"images", "edits"} & set(fields):
-        raise ValueError("a field that format 1 does not have")
-    return {
+def _made_up(fields: dict[str, Any], version: int) -> dict[str, Any]:
+    """What the file's format did not store yet."""
+    made: dict[str, Any] = {
         "images": [f"image {number}" for number in range(fields["good_images"])],
         "edits": [],
         "review_threshold": None,
         "review_alarm": None,
         "threshold_rule": "conformal",
         "calibration_images": np.zeros(0, np.int32),
+        "defects": [],
+        "defect_scores": np.zeros(0, np.float32),
+        "stakes": None,
     }
+    missing = {name: value for name, value in made.items() if _SINCE[name] > version}
+    if set(missing) & set(fields):
+        raise ValueError(f"a field that format {version} does not have")
+    return missing

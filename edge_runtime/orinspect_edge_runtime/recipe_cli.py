@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orinspect_edge_runtime.options import PATH, backend_option, bundle_argument, json_option
+from orinspect_edge_runtime.options import (
+    PATH,
+    backend_option,
+    bundle_argument,
+    defects_options,
+    is_given,
+    json_option,
+)
 
 if TYPE_CHECKING:
     from orinspect_edge_runtime.recipe import Edit, Recipe
@@ -48,13 +55,18 @@ def list_recipes(bundle: Path, as_json: bool) -> None:
     for row in rows:
         click.echo(
             f"{row['name']}: {row['scorer']} {row['precision']}, {row['good_images']} good images "
-            f"({' + '.join(map(str, row['group_sizes']))}), threshold {row['threshold']:.3f} for "
-            f"{row['promised_false_alarm']:.2%} false alarms, {row['edits']} edits"
+            f"({' + '.join(map(str, row['group_sizes']))}), threshold {row['threshold']:.3f} ({row['threshold_rule']}) for "
+            f"{row['promised_false_alarm']:.2%} false alarms{_defects_found(row)}, {row['edits']} edits"
         )
+
+
+def _defects_found(row: dict[str, Any]) -> str:
+    return f", {row['defects_found']} of {row['defects']} defects alarm" if row["defects"] else ""
 
 
 def _row(found: Recipe) -> dict[str, Any]:
     from orinspect_edge_runtime.recipe import in_force
+    from orinspect_edge_runtime.recipe_threshold import passing_defects
 
     names = (
         "name",
@@ -63,12 +75,14 @@ def _row(found: Recipe) -> dict[str, Any]:
         "good_images",
         "group_sizes",
         "threshold",
+        "threshold_rule",
         "false_alarm",
         "promised_false_alarm",
         "false_alarm_note",
     )
+    defects = {"defects": len(found.defects), "defects_found": len(found.defects) - len(passing_defects(found))}
     rest = {"edits": len(in_force(found.edits)), "backend": found.backend, "created_with": found.created_with}
-    return {name: getattr(found, name) for name in names} | rest
+    return {name: getattr(found, name) for name in names} | defects | rest
 
 
 @recipe.command()
@@ -180,6 +194,50 @@ def forget(bundle: Path, image: str, recipe: str | None, note: str, as_json: boo
 @recipe.command()
 @bundle_argument
 @recipe_option
+@click.option(
+    "--false-alarm", type=float, help="Share of good images allowed above: a conformal threshold of that rate."
+)
+@defects_options
+@note_option
+@json_option
+def threshold(
+    bundle: Path,
+    recipe: str | None,
+    false_alarm: float | None,
+    defects: Path | None,
+    cost_missed: float | None,
+    cost_false_alarm: float,
+    defect_rate: float | None,
+    note: str,
+    as_json: bool,
+) -> None:
+    """Move a recipe's threshold without fitting again.
+
+    \b
+    Examples: orinspect recipe threshold BUNDLE --recipe bracket --false-alarm 0.02
+              orinspect recipe threshold BUNDLE --recipe bracket --defects scratched/
+              orinspect recipe threshold BUNDLE --recipe bracket --cost-missed 200 --defect-rate 0.005
+    Costs alone weigh the defects that the recipe holds. Without an option the threshold is found again by the rule that the
+    recipe has, after edits have changed scores.
+    """
+    from orinspect_edge_runtime.bundle import Bundle
+    from orinspect_edge_runtime.dataset import defect_images
+    from orinspect_edge_runtime.defect_threshold import Stakes, check_defects
+    from orinspect_edge_runtime.threshold_edit import set_threshold
+
+    weighed = any(map(is_given, ("cost_missed", "cost_false_alarm", "defect_rate")))
+    stakes = Stakes(cost_missed, cost_false_alarm, defect_rate) if weighed else None
+    opened = Bundle.open(bundle)
+    images = [] if defects is None else defect_images(defects, list(map(Path, opened.recipe(recipe).images)))
+    if defects is not None:
+        check_defects(len(images))
+    edit = set_threshold(opened, recipe, false_alarm=false_alarm, defects=images, stakes=stakes, note=note)
+    _print(edit, as_json)
+
+
+@recipe.command()
+@bundle_argument
+@recipe_option
 @json_option
 def undo(bundle: Path, recipe: str | None, as_json: bool) -> None:
     """Take back the last change; repeat it for the one before.
@@ -233,4 +291,5 @@ def _print(edit: Edit, as_json: bool) -> None:
 
 def _tell(edit: Edit) -> None:
     note = f" ({edit.note})" if edit.note else ""
-    click.echo(f"{edit.number}  {edit.at}  {edit.kind:6}  {edit.image}{note}: {edit.message}")
+    what = f"{edit.image}{note}: " if edit.image or note else ""
+    click.echo(f"{edit.number}  {edit.at}  {edit.kind:6}  {what}{edit.message}")

@@ -6,16 +6,14 @@ all changes is in the recipe itself.
 
 What becomes of the promised rate of false alarms: adding rows can only bring patches nearer, so no score rises and the
 threshold keeps its promise as it stands. A marked image does not join the calibration scores, because it was picked for
-its score. A forgotten image's own calibration score goes, and the threshold is found again on the others.
+its score. A forgotten image's own calibration score goes, and the threshold is found again on the others. Defects that
+a recipe holds are scored again, and the edit's message says which of them no longer alarm.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -23,14 +21,13 @@ import numpy as np
 from orinspect_edge_runtime import recipe as recipes
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.detector import Detector, Image
+from orinspect_edge_runtime.edit_log import Change, edited, logged, opened, require_same_fit
 from orinspect_edge_runtime.editors import editor_of
 from orinspect_edge_runtime.errors import CheckFailed, InputError, RecipeError
 from orinspect_edge_runtime.features import Features, score_features
-from orinspect_edge_runtime.fit import calibrated
 from orinspect_edge_runtime.recipe import Edit, Recipe
+from orinspect_edge_runtime.recipe_threshold import found_again, passing_defects, rescored
 from orinspect_edge_runtime.scorers import SCORERS
-
-NOTE_LENGTH = 500
 
 
 def mark_good(
@@ -44,9 +41,9 @@ def mark_good(
     """
     if detector is not None:
         return _mark(detector.bundle, detector, image, note)
-    opened = _opened(bundle)
-    with Detector.load(opened, recipe) as own:
-        return _mark(opened, own, image, note)
+    now = opened(bundle)
+    with Detector.load(now, recipe) as own:
+        return _mark(now, own, image, note)
 
 
 def _mark(bundle: Bundle, detector: Detector, image: Image, note: str) -> Edit:
@@ -54,12 +51,11 @@ def _mark(bundle: Bundle, detector: Detector, image: Image, note: str) -> Edit:
     frame, seen = detector.frame(image), detector.recipe
     features = detector.features(frame)
 
-    def change(recipe: Recipe) -> tuple[Recipe, _Change]:
-        if (recipe.precision, recipe.graph_sha256, recipe.scorer) != (seen.precision, seen.graph_sha256, seen.scorer):
-            raise RecipeError(f"recipe {recipe.name!r} was fitted anew meanwhile: mark the image again")
+    def change(recipe: Recipe) -> tuple[Recipe, Change]:
+        require_same_fit(recipe, seen)
         return _with_image(recipe, features, _free_name(frame.source, recipe.images))
 
-    return _edited(bundle, seen.name, "add", change, note)
+    return edited(bundle, seen.name, "add", change, note)
 
 
 def forget_image(bundle: Bundle | Path | str, recipe: str | None, image: str, *, note: str = "") -> Edit:
@@ -69,7 +65,7 @@ def forget_image(bundle: Bundle | Path | str, recipe: str | None, image: str, *,
     the scores and the drift monitor's reference stay as they were fitted. Raises InputError naming the nearest images
     when there is none of that name.
     """
-    return _edited(_opened(bundle), recipe, "forget", lambda now: _without_image(now, find_image(now, image)), note)
+    return edited(opened(bundle), recipe, "forget", lambda now: _without_image(now, find_image(now, image)), note)
 
 
 def undo(bundle: Bundle | Path | str, recipe: str | None = None) -> Edit:
@@ -89,19 +85,19 @@ def undo(bundle: Bundle | Path | str, recipe: str | None = None) -> Edit:
                 f"edit {last.number} of recipe {recipe.name!r} cannot be undone: the version before it is not kept"
             )
         old = recipes.from_bytes(now.read(last.before), last.before)
-        done = _Change(
+        done = Change(
             last.image, last.rows_removed, last.rows_added, f"edit {last.number} ({last.kind}) was taken back"
         )
-        taken.append(_edit(recipe, old, "undo", done, "", file))
+        taken.append(logged(recipe, old, "undo", done, "", file))
         return dataclasses.replace(old, edits=(*recipe.edits, taken[0]))
 
-    _opened(bundle).change_recipe(recipe, change)
+    opened(bundle).change_recipe(recipe, change)
     return taken[0]
 
 
 def history(bundle: Bundle | Path | str, recipe: str | None = None) -> tuple[Edit, ...]:
     """Every edit since the recipe was fitted, oldest first, those that were taken back and the undos included."""
-    return _opened(bundle).recipe(recipe).edits
+    return opened(bundle).recipe(recipe).edits
 
 
 def copy_recipe(bundle: Bundle | Path | str, name: str, new_name: str) -> Bundle:
@@ -109,10 +105,10 @@ def copy_recipe(bundle: Bundle | Path | str, name: str, new_name: str) -> Bundle
 
     Raises RecipeError when the new name is taken.
     """
-    opened = _opened(bundle)
-    old = opened.recipe(name)
+    now = opened(bundle)
+    old = now.recipe(name)
     edits = tuple(dataclasses.replace(edit, before="") for edit in old.edits)
-    return opened.add_recipe(dataclasses.replace(old, name=new_name, edits=edits), replace=False)
+    return now.add_recipe(dataclasses.replace(old, name=new_name, edits=edits), replace=False)
 
 
 def find_image(recipe: Recipe, image: str) -> int:
@@ -134,52 +130,7 @@ def find_image(recipe: Recipe, image: str) -> int:
     raise InputError(f"{image}: recipe {recipe.name!r} holds no such image{hint}")
 
 
-@dataclass(frozen=True)
-class _Change:
-    """What an edit did. scores: of the added image before and after."""
-
-    image: str
-    rows_added: int
-    rows_removed: int
-    message: str
-    scores: tuple[float | None, float | None] = (None, None)
-
-
-def _edited(
-    bundle: Bundle, name: str | None, kind: str, change: Callable[[Recipe], tuple[Recipe, _Change]], note: str
-) -> Edit:
-    made: list[Edit] = []
-
-    def publish(now: Bundle, recipe: Recipe, file: str) -> Recipe:
-        changed, done = change(recipe)
-        made.append(_edit(recipe, changed, kind, done, note, file))
-        return dataclasses.replace(changed, edits=(*recipe.edits, made[0]))
-
-    if len(note) > NOTE_LENGTH:
-        raise InputError(f"a note of {len(note)} characters: at most {NOTE_LENGTH}")
-    bundle.change_recipe(name, publish)
-    return made[0]
-
-
-def _edit(old: Recipe, new: Recipe, kind: str, done: _Change, note: str, file: str) -> Edit:
-    return Edit(
-        number=len(old.edits) + 1,
-        kind=kind,
-        image=done.image,
-        at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        note=note,
-        rows_added=done.rows_added,
-        rows_removed=done.rows_removed,
-        score_before=done.scores[0],
-        score_after=done.scores[1],
-        threshold_before=old.threshold,
-        threshold_after=new.threshold,
-        message=done.message,
-        before=file,
-    )
-
-
-def _with_image(recipe: Recipe, features: Features, name: str) -> tuple[Recipe, _Change]:
+def _with_image(recipe: Recipe, features: Features, name: str) -> tuple[Recipe, Change]:
     number, scorer = len(recipe.images), SCORERS[recipe.scorer]
     (before,), (group,) = score_features(scorer, recipe.arrays, features)
     if not np.isfinite(before):
@@ -193,10 +144,21 @@ def _with_image(recipe: Recipe, features: Features, name: str) -> tuple[Recipe, 
     new = dataclasses.replace(
         recipe, arrays=changed, images=(*recipe.images, name), good_images=recipe.good_images + 1, group_sizes=sizes
     )
+    new = rescored(new)
     message = f"{rows} rows entered; its score went from {before:.3f} to {after:.3f}, threshold {recipe.threshold:.3f}"
     if after > recipe.threshold:
         message += ": it still alarms, because this scorer averages over several good images; mark more images like it"
-    return new, _Change(name, rows, 0, message, (float(before), float(after)))
+    return new, Change(name, rows, 0, message + _defects_told(recipe, new), (float(before), float(after)))
+
+
+def _defects_told(old: Recipe, new: Recipe) -> str:
+    """What an edit means for the defects that a recipe holds, as the end of its message."""
+    if not new.defects:
+        return ""
+    passing = passing_defects(new)
+    lost = [name for name in passing if name not in passing_defects(old)]
+    count = f"; {len(new.defects) - len(passing)} of its {len(new.defects)} defects alarm"
+    return count + (f", no longer {', '.join(lost[:3])}: undo, or `recipe threshold` to weigh anew" if lost else "")
 
 
 def _reach(recipe: Recipe, group: int) -> float:
@@ -206,7 +168,7 @@ def _reach(recipe: Recipe, group: int) -> float:
     return (offset + min(0.0, lowest) / scale) * (1 - 1e-6)
 
 
-def _without_image(recipe: Recipe, number: int) -> tuple[Recipe, _Change]:
+def _without_image(recipe: Recipe, number: int) -> tuple[Recipe, Change]:
     name = recipe.images[number]
     changed = editor_of(recipe).forget(recipe.arrays, number)
     rows = editor_of(recipe).rows(recipe.arrays) - editor_of(recipe).rows(changed)
@@ -221,22 +183,19 @@ def _without_image(recipe: Recipe, number: int) -> tuple[Recipe, _Change]:
     if (groups := recipe.arrays.get("image_groups")) is not None:
         sizes = tuple(size - int(place == groups[number]) for place, size in enumerate(recipe.group_sizes))
         new = dataclasses.replace(new, group_sizes=sizes)
+    new = rescored(new)
     if known.any():
-        left = recipe.calibration_scores[~known]
-        rule, asked = recipe.threshold_rule, recipe.review_alarm
-        threshold = calibrated(left, recipe.false_alarm, rule)
-        new = dataclasses.replace(
-            new,
-            threshold=threshold.value,
-            false_alarm_note=threshold.note,
-            review_threshold=None if asked is None else calibrated(left, asked, rule).value,
-            calibration_scores=left,
-            calibration_images=recipe.calibration_images[~known],
+        new = found_again(
+            dataclasses.replace(
+                new,
+                calibration_scores=recipe.calibration_scores[~known],
+                calibration_images=recipe.calibration_images[~known],
+            )
         )
         message += f"; its score left the calibration: threshold {recipe.threshold:.3f} -> {new.threshold:.3f}"
     elif not len(recipe.calibration_images) and name not in {e.image for e in recipe.edits if e.kind == "add"}:
         message += "; which calibration score is its own was not stored, so the threshold stays: fit again to be exact"
-    return new, _Change(name, 0, rows, message)
+    return new, Change(name, 0, rows, message + _defects_told(recipe, new))
 
 
 def _free_name(source: str, taken: tuple[str, ...]) -> str:
@@ -247,8 +206,3 @@ def _free_name(source: str, taken: tuple[str, ...]) -> str:
         number += 1
         name = f"{source} #{number}"
     return name
-
-
-def _opened(bundle: Bundle | Path | str) -> Bundle:
-    """A bundle as it is now; one that was opened before is not verified a second time."""
-    return bundle.now() if isinstance(bundle, Bundle) else Bundle.open(bundle)

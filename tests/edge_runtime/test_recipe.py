@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
+from orinspect_edge_runtime.defect_threshold import Stakes
 from orinspect_edge_runtime.errors import InputError, RecipeError
 from orinspect_edge_runtime.recipe import Edit, Recipe, check_name, from_bytes, in_force, to_bytes
 from orinspect_edge_runtime.threshold import conformal_threshold
@@ -67,17 +68,23 @@ RECIPES = st.builds(
     images=st.lists(TEXT, max_size=3).map(tuple),
     calibration_images=arrays_of.arrays(np.int32, st.integers(0, 5)),
     edits=st.lists(EDITS, max_size=3).map(tuple),
+    defects=st.lists(TEXT, max_size=3).map(tuple),
+    defect_scores=arrays_of.arrays(np.float32, st.integers(0, 5), elements=st.floats(width=32)),
+    stakes=st.none() | st.builds(Stakes, st.floats(0.1, 9), st.just(1.0), st.floats(0.01, 0.9)) | st.just(Stakes()),
 )
+
+
+SCORES = ("calibration_scores", "calibration_images", "defect_scores")
 
 
 def assert_equal(a: Recipe, b: Recipe) -> None:
     """Every field, arrays with their types and bytes (so that NaN equals itself)."""
     for field in dataclasses.fields(Recipe):
-        if field.name not in ("arrays", "calibration_scores", "calibration_images"):
+        if field.name not in ("arrays", *SCORES):
             assert getattr(a, field.name) == getattr(b, field.name), field.name
     assert set(a.arrays) == set(b.arrays)
     pairs = [(a.arrays[name], b.arrays[name]) for name in a.arrays] + [
-        (getattr(a, name), getattr(b, name)) for name in ("calibration_scores", "calibration_images")
+        (getattr(a, name), getattr(b, name)) for name in SCORES
     ]
     for x, y in pairs:
         assert (x.dtype, x.shape, x.tobytes()) == (y.dtype, y.shape, y.tobytes())
@@ -171,7 +178,7 @@ def test_pickles_are_never_written(small: Recipe) -> None:
         to_bytes(dataclasses.replace(small, arrays={"x": np.array([{}], object)}))
 
 
-@pytest.mark.parametrize("entry", ["recipe", "calibration", "array.bank"])
+@pytest.mark.parametrize("entry", ["recipe", "calibration", "defect_scores", "array.bank"])
 def test_a_missing_entry_is_refused(small: Recipe, entry: str) -> None:
     entries = entries_of(to_bytes(small))
     del entries[entry]
@@ -246,9 +253,26 @@ def test_a_recipe_of_format_1_is_read() -> None:
     assert_equal(from_bytes(to_bytes(old), "x"), old)
 
 
+def test_a_recipe_of_format_2_is_read() -> None:
+    """Written by the release before a threshold could be found by defects."""
+    old = from_bytes((Path(__file__).parents[1] / "data/recipes/format-2.npz").read_bytes(), "old")
+    assert (old.images, old.edits[0].note) == (("good/0.png", "good/1.png"), "a reflection")
+    assert (old.review_threshold, old.review_alarm, old.threshold_rule) == (0.5, 0.4, "conformal")
+    assert old.calibration_images.tolist() == [1, 0]
+    assert (old.defects, len(old.defect_scores), old.stakes) == ((), 0, None)
+    assert_equal(from_bytes(to_bytes(old), "x"), old)
+
+
+@pytest.mark.parametrize(("version", "field"), [(1, "images"), (1, "stakes"), (2, "stakes"), (2, "defects")])
+def test_a_field_from_the_future_is_refused(version: int, field: str) -> None:
+    entries = entries_of((Path(__file__).parents[1] / f"data/recipes/format-{version}.npz").read_bytes())
+    text = json.dumps(json.loads(bytes(entries["recipe"])) | {field: None})
+    refused(file_of(entries | {"recipe": np.frombuffer(text.encode(), np.uint8)}))
+
+
 def test_a_newer_format_asks_for_an_upgrade(small: Recipe) -> None:
-    with pytest.raises(RecipeError, match="format 3, this orinspect reads up to 2: upgrade orinspect"):
-        from_bytes(with_fields(small, format=3), "x")
+    with pytest.raises(RecipeError, match="format 4, this orinspect reads up to 3: upgrade orinspect"):
+        from_bytes(with_fields(small, format=4), "x")
 
 
 def test_undo_takes_back_the_last_edit_that_stands() -> None:

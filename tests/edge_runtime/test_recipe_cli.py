@@ -55,6 +55,57 @@ def test_the_everyday_round(bundle: Path, tmp_path: Path, pictures: Path, orinsp
     assert orinspect("check", bundle).code == 0
 
 
+def test_a_threshold_by_defects(bundle: Path, pictures: Path, orinspect: Callable[..., Any]) -> None:
+    blots, train = pictures / "test/blot", pictures / "train"
+    fitted = orinspect("fit", bundle, train, "--recipe", "few", "--defects", blots)
+    assert fitted.code == 0, fitted.err
+    assert "best F1 on 24 good images and 5 defects" in fitted.out and "no promise" in fitted.out
+    costs = ("--cost-missed", "200", "--defect-rate", "0.01")
+    shown = json.loads(orinspect("fit", bundle, train, "--recipe", "few", "--defects", blots, *costs, "--json").out)
+    assert shown["threshold_rule"] == "cost" and shown["expected"]["missed"] == 0
+    assert shown["stakes"] == {"cost_missed": 200, "cost_false_alarm": 1, "defect_rate": 0.01}
+    assert [Path(name).name for name in shown["defects"]] == [f"{n:02d}.png" for n in range(5)]
+    assert min(shown["defects"].values()) > shown["threshold"]
+
+    moved = orinspect("recipe", "threshold", bundle, "--recipe", "part", "--defects", blots, "--note", "samples")
+    assert moved.code == 0 and "threshold  (samples): threshold " in moved.out and "best F1 on 24" in moved.out
+    rows = {row["name"]: row for row in json.loads(orinspect("recipe", "list", bundle, "--json").out)}
+    assert (rows["part"]["defects"], rows["part"]["defects_found"], rows["part"]["threshold_rule"]) == (5, 5, "f1")
+    assert "5 of 5 defects alarm, 1 edits" in orinspect("recipe", "list", bundle).out
+    cheaper = json.loads(orinspect("recipe", "threshold", bundle, "--recipe", "part", *costs, "--json").out)
+    assert cheaper["kind"] == "threshold" and cheaper["threshold_after"] < cheaper["threshold_before"]
+    rate = orinspect("recipe", "threshold", bundle, "--recipe", "part", "--false-alarm", "0.2")
+    assert rate.code == 0 and "at most 20.00% false alarms" in rate.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--defects test/blot --false-alarm 0.1", "--false-alarm and --defects both say where the threshold lies"),
+        ("--defects test/blot --threshold tail", "--threshold and --defects both say"),
+        ("--cost-missed 5", "weigh defects: give --defects FOLDER"),
+        ("--defects test/blot --cost-missed 5", "--cost-missed needs --defect-rate"),
+        ("--defects test/blot --cost-missed 0 --defect-rate 0.1", "a cost above 0"),
+        ("--defects test", "holds good images too"),
+        ("--defects train/good", "among the defects and among the good images"),
+        ("--defects test/none", "no such file or folder"),
+    ],
+)
+def test_defects_that_cannot_be_weighed(
+    options: str,
+    message: str,
+    bundle: Path,
+    pictures: Path,
+    orinspect: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(pictures)
+    before = (bundle / "manifest.json").read_bytes()
+    ran = orinspect("fit", bundle, "train", *options.split())
+    assert ran.code == 2 and message in ran.err and len(ran.err.splitlines()) == 1
+    assert (bundle / "manifest.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

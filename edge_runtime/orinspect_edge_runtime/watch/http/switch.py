@@ -74,7 +74,7 @@ class Switch:
             time.sleep(0.01)
 
     def fit_options(self) -> FitOptions:
-        """Fit like the recipe that runs."""
+        """Fit like the recipe that runs; where defects gave its threshold, which another part lacks, by its rate."""
         recipe = self._watch.judge.product.recipe
         return FitOptions(
             recipe.scorer,
@@ -82,5 +82,5 @@ class Switch:
             recipe.false_alarm,
             backend=self._watch.config.recipe.backend,
             review_alarm=recipe.review_alarm,
-            threshold=recipe.threshold_rule,
+            threshold=recipe.threshold_rule if recipe.stakes is None else "conformal",
         )

@@ -35,6 +35,7 @@ from orinspect_edge_runtime.fit import FitOptions, fit_features
 from orinspect_edge_runtime.heads import neutral_inputs
 from orinspect_edge_runtime.preprocess import PreprocessSpec, fit_to_model, read_frame
 from orinspect_edge_runtime.scorers import SCORERS
+from orinspect_edge_runtime.tiling import view_of
 from orinspect_train.run_folder import DROPPED
 from orinspect_train.solar_cells import Cell, Split, read_cells, split_cells, write_dataset
 
@@ -165,7 +166,7 @@ def _encoder_features(place: Path, cells: list[Cell], data: Path, *options: str)
     frames = (read_frame(c.path, preprocess) for c in track(cells, place.name, console=CONSOLE))
     with open_backend(bundle.read(spec.file), spec, throughput=True) as backend:
         backend.set_inputs(neutral_inputs("patchcore", bundle.manifest.encoder))
-        return extract(backend, frames, preprocess)
+        return extract(backend, frames, view_of(None, bundle.manifest))
 
 
 def _all_good(place: Path, cells: list[Cell]) -> Path:

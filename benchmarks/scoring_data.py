@@ -25,6 +25,7 @@ from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.features import Features, extract
 from orinspect_edge_runtime.heads import neutral_inputs
 from orinspect_edge_runtime.preprocess import Frame, Pixels, PreprocessSpec, frame_of_array, read_frame
+from orinspect_edge_runtime.tiling import view_of
 from orinspect_train.solar_cells import Cell
 
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -62,7 +63,7 @@ class Encoder:
     def features(self, pictures: Iterable[Pixels]) -> Features:
         """Features of uint8 [h, w, 3] pictures."""
         frames: Iterable[Frame] = map(frame_of_array, pictures)
-        return extract(self.backend("patchcore"), frames, self.spec)
+        return extract(self.backend("patchcore"), frames, view_of(None, self.bundle.manifest))
 
     def kept(self, name: str, make: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
         """Arrays out of the cache, or made now and put there."""

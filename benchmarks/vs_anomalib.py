@@ -49,6 +49,7 @@ from orinspect_edge_runtime.heads import neutral_inputs
 from orinspect_edge_runtime.preprocess import PreprocessSpec, fit_to_model, read_frame
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.scorers.patchcore import bank_columns
+from orinspect_edge_runtime.tiling import view_of
 from orinspect_train.solar_cells import read_cells, split_cells
 
 RESULT = Path(__file__).parent / "results" / "vs_anomalib.json"
@@ -233,7 +234,7 @@ def features(bundle: Bundle, precision: str, paths: list[Path]) -> Any:
         with open_backend(bundle.read(spec.file), spec, threads=1) as backend:
             backend.set_inputs(neutral_inputs("patchcore", bundle.manifest.encoder))
             frames = (read_frame(path, bundle.manifest.preprocess) for path in paths)
-            np.save(kept, extract(backend, frames, bundle.manifest.preprocess).patches)
+            np.save(kept, extract(backend, frames, view_of(None, bundle.manifest)).patches)
     return np.load(kept)
 
 

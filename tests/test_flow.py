@@ -19,6 +19,7 @@ from orinspect_edge_runtime.features import extract, score_features
 from orinspect_edge_runtime.heads import neutral_inputs
 from orinspect_edge_runtime.preprocess import read_frame
 from orinspect_edge_runtime.scorers import SCORERS
+from orinspect_edge_runtime.tiling import view_of
 
 SIZE = 64
 
@@ -76,7 +77,7 @@ def test_the_graph_scores_as_numpy_does(place: Path, scorer: str) -> None:
     frames = [read_frame(path, preprocess) for path in sorted((place / "data/test").rglob("*.png"))]
     with open_backend(bundle.read(spec.file), spec) as backend:
         backend.set_inputs(neutral_inputs(spec.head, bundle.manifest.encoder))
-        features = extract(backend, frames, preprocess)
+        features = extract(backend, frames, view_of(None, bundle.manifest))
     expected, groups = score_features(SCORERS[scorer], recipe.arrays, features)
     with Detector.load(bundle, scorer) as detector:
         verdicts = [detector(frame) for frame in frames]

@@ -59,6 +59,10 @@ def _print_json(value: Any) -> None:
     help="conformal keeps its promise; tail extrapolates to rates that so few images cannot promise (50 or more).",
 )
 @defects_options
+@click.option(
+    "--tiles", default="", help="See the picture in columns x rows of tiles of the model's size, for example 3x2."
+)
+@click.option("--tile-overlap", default=0.25, show_default=True, help="Share of a tile that neighbours have in common.")
 @click.option("--mask", type=PATH, help="Picture of what to inspect: white is inspected, black is not.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @backend_option
@@ -91,6 +95,7 @@ def fit(
     from orinspect_edge_runtime.progress import shares, track
     from orinspect_edge_runtime.recipe import check_name
     from orinspect_edge_runtime.region_mask import read_region
+    from orinspect_edge_runtime.tiling import view_of
 
     stakes = stakes_of(defects is not None, cost_missed, cost_false_alarm, defect_rate)
     if stakes is not None and (both := [name for name in ("false_alarm", "threshold") if is_given(name)]):
@@ -114,9 +119,9 @@ def fit(
     bank = _bank_of(fitted.arrays)
     if as_json:
         arrays = ("arrays", "calibration_scores", "calibration_images", "defect_scores")
-        hidden = (*arrays, "images", "edits", "defects", "stakes")
+        hidden = (*arrays, "images", "edits", "defects", "stakes", "tiles")
         shown = {f.name: getattr(fitted, f.name) for f in dataclasses.fields(fitted) if f.name not in hidden}
-        _print_json(shown | bank | _defects_of(fitted))
+        _print_json(shown | bank | _defects_of(fitted) | {"tiles": fitted.tiles and vars(fitted.tiles)})
         return
     kinds = " + ".join(str(n) for n in fitted.group_sizes)
     click.echo(f"recipe {fitted.name}: {fitted.scorer} {fitted.precision}, {fitted.good_images} good images ({kinds})")
@@ -130,6 +135,9 @@ def fit(
         )
     if region is not None:
         click.echo(f"mask: {region.mean():.0%} of the picture is inspected, {fitted.arrays['inspected'].sum()} patches")
+    if fitted.tiles is not None:
+        seen = view_of(fitted.tiles, opened.manifest).spec
+        click.echo(f"tiles: {fitted.tiles}, which see the picture at {seen.width}x{seen.height} pixels")
     click.echo(f"fitted on {fitted.backend}")
 
 

@@ -26,10 +26,11 @@ from orinspect_edge_runtime.features import Features, assign_groups, score_featu
 from orinspect_edge_runtime.golden import compare, read_golden
 from orinspect_edge_runtime.heads import head_inputs, neutral_inputs
 from orinspect_edge_runtime.manifest import GraphSpec
-from orinspect_edge_runtime.preprocess import Frame, fit_to_model, frame_of_array, read_frame
+from orinspect_edge_runtime.preprocess import Frame, frame_of_array, read_frame
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.region_mask import RegionMask
 from orinspect_edge_runtime.scorers import SCORERS, Scorer
+from orinspect_edge_runtime.tiling import View, view_of
 from orinspect_edge_runtime.verdict import Verdict
 
 Image: TypeAlias = Frame | NDArray[Any] | Path | str
@@ -39,7 +40,7 @@ Image: TypeAlias = Frame | NDArray[Any] | Path | str
 class _Ready:
     """A recipe whose arrays are resident. inputs: what its backend's `run` takes, None for those of `set_inputs`.
 
-    region: its mask, if it has one.
+    region: its mask, if it has one. view: what it sees of a picture.
     """
 
     recipe: Recipe
@@ -47,6 +48,7 @@ class _Ready:
     backend: Backend
     inputs: Any
     region: RegionMask | None
+    view: View
 
 
 class Detector(Closing):
@@ -57,11 +59,15 @@ class Detector(Closing):
 
     def __init__(self, bundle: Bundle, recipe: Recipe, backend: Backend) -> None:
         self.bundle = bundle
-        self._preprocess = bundle.manifest.preprocess
         self._opening: dict[str, Any] = {}
         self._backends = {(recipe.precision, SCORERS[recipe.scorer].head): backend}
         self._active = _Ready(
-            recipe, bundle.manifest.recipes.get(recipe.name, ""), backend, None, _region(recipe, bundle)
+            recipe,
+            bundle.manifest.recipes.get(recipe.name, ""),
+            backend,
+            None,
+            _region(recipe, bundle),
+            view_of(recipe.tiles, bundle.manifest),
         )
         self._ready = {recipe.name: self._active}
 
@@ -102,6 +108,11 @@ class Detector(Closing):
         return self._active.recipe
 
     @property
+    def view(self) -> View:
+        """What the recipe in use sees of a picture: the whole, or tiles of it."""
+        return self._active.view
+
+    @property
     def ready(self) -> tuple[str, ...]:
         """Names of the recipes that `use` can switch to."""
         return tuple(self._ready)
@@ -119,7 +130,8 @@ class Detector(Closing):
         _check_graph(self.bundle, chosen)
         inputs = backend.prepare(_resident(chosen, self.bundle), chosen.arrays.get("inspected"))
         region = _region(chosen, self.bundle)
-        self._ready[name] = _Ready(chosen, self.bundle.recipe_file(name), backend, inputs, region)
+        view = view_of(chosen.tiles, self.bundle.manifest)
+        self._ready[name] = _Ready(chosen, self.bundle.recipe_file(name), backend, inputs, region, view)
         if old is not None:
             if self._active is old:
                 self._active = self._ready[name]
@@ -182,7 +194,7 @@ class Detector(Closing):
             return image
         if isinstance(image, np.ndarray):
             return frame_of_array(image)
-        return read_frame(Path(image), self._preprocess, reduced=reduced)
+        return read_frame(Path(image), self.view.spec, reduced=reduced)
 
     def features(self, image: Image) -> Features:
         """Features of one image through the graph of the recipe in use: embedding [1, E] and patches [1, P, D]."""
@@ -190,7 +202,7 @@ class Detector(Closing):
         return Features(outputs["embedding"].copy(), outputs["patches"].copy())
 
     def _run(self, ready: _Ready, frame: Frame) -> dict[str, NDArray[np.float32]]:
-        return ready.backend.run(fit_to_model(frame.pixels, self._preprocess)[None], ready.inputs)
+        return ready.view.run(lambda pixels: ready.backend.run(pixels, ready.inputs), frame.pixels)
 
     def verdict(self, outputs: dict[str, NDArray[np.float32]], source: str, start: float | None = None) -> Verdict:
         """Verdict on the first frame of a graph's outputs. start: when its work began, seconds of time.perf_counter.

@@ -47,7 +47,7 @@ def drift(bundle: Path, images: tuple[Path, ...], recipe: str | None, as_json: b
 
     paths = list_images(list(images))
     with Detector.load(bundle, recipe, throughput=True, **options) as detector:
-        monitor = DriftMonitor(detector.recipe, detector.bundle.manifest.preprocess)
+        monitor = DriftMonitor(detector.recipe, detector.view.spec)
         if not monitor.parts:
             raise InputError(
                 f"recipe {detector.recipe.name!r} has no drift reference: fit it again on 20 images or more"
@@ -71,7 +71,7 @@ def _watch(detector: Detector, monitor: DriftMonitor, paths: list[Path]) -> tupl
     from orinspect_edge_runtime.progress import track
 
     seen, skipped = list[str](), list[Skipped]()
-    frames = read_frames(paths, detector.bundle.manifest.preprocess, skipped)
+    frames = read_frames(paths, detector.view.spec, skipped)
     for frame in track(frames, "drift", len(paths)):
         verdict = detector(frame)
         monitor.update(verdict.score, verdict.embedding, frame.pixels)

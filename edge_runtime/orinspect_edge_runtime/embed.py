@@ -26,7 +26,8 @@ from orinspect_edge_runtime.embedding_file import WRITERS, read_skipped
 from orinspect_edge_runtime.errors import ImageError, InputError
 from orinspect_edge_runtime.features import run_all
 from orinspect_edge_runtime.heads import HEADS, neutral_inputs
-from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, Skipped, decode_ahead, too_many_skipped
+from orinspect_edge_runtime.preprocess import Frame, Skipped, decode_ahead, too_many_skipped
+from orinspect_edge_runtime.tiling import View, view_of
 
 PART_IMAGES = 2048
 Progress = Callable[[int], None]
@@ -53,7 +54,7 @@ class EmbedJob:
         for number, begin in enumerate(range(0, len(self.images), PART_IMAGES)):
             yield self.folder / f"{number:05d}.npz", self.images[begin : begin + PART_IMAGES]
 
-    def open(self) -> tuple[Backend, PreprocessSpec]:
+    def open(self) -> tuple[Backend, View]:
         """The graph, ready for frames, and how to make them."""
         bundle = Bundle.open(self.bundle)
         spec = bundle.manifest.graph(self.precision, HEADS[0])
@@ -61,7 +62,7 @@ class EmbedJob:
             bundle.read(spec.file), spec, name=self.backend, threads=self.threads, throughput=True, bundle=bundle.path
         )
         backend.set_inputs(neutral_inputs(spec.head, bundle.manifest.encoder))
-        return backend, bundle.manifest.preprocess
+        return backend, view_of(None, bundle.manifest)
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,13 @@ def embed_images(job: EmbedJob, progress: Progress | None = None, engine: str = 
 
 
 def embed_part(
-    backend: Backend, spec: PreprocessSpec, images: Sequence[Path], file: Path, root: Path = Path()
+    backend: Backend, view: View, images: Sequence[Path], file: Path, root: Path = Path()
 ) -> tuple[int, list[str]]:
     """Write the part `file` of some images, read from below `root`; their number, and why some were left out."""
     reasons: list[str] = []
 
     def readable() -> Iterator[Frame]:
-        for _, frame in decode_ahead([root / image for image in images], spec):
+        for _, frame in decode_ahead([root / image for image in images], view.spec):
             if isinstance(frame, ImageError):
                 reasons.append(str(frame))
             else:
@@ -116,7 +117,7 @@ def embed_part(
 
     found = [
         (str(images[frame.index]), outputs["embedding"][0].copy())
-        for frame, outputs in run_all(backend, readable(), spec)
+        for frame, outputs in run_all(backend, readable(), view)
     ]
     embedding = np.stack([row for _, row in found]) if found else np.zeros((0, 0), np.float32)
     image, skipped = np.array([name for name, _ in found], np.str_), np.array(reasons, np.str_)

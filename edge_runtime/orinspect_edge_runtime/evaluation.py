@@ -111,7 +111,7 @@ def evaluate(
     """
     order = sorted(range(len(images)), key=lambda number: not images[number].masks)
     scored, skipped = dict[int, ScoredImage](), list[Skipped]()
-    spec, masked = detector.bundle.manifest.preprocess, any(image.masks for image in images)
+    spec, masked = detector.view.spec, any(image.masks for image in images)
     frames = decode_ahead([images[number].path for number in order], spec)
 
     def judge(read: tuple[Path, Frame | ImageError]) -> Verdict | ImageError:

@@ -15,6 +15,7 @@ from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, picture_in_
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.regions import connected_regions
 from orinspect_edge_runtime.threshold import p_values
+from orinspect_edge_runtime.tiling import View
 from orinspect_edge_runtime.verdict import ACCEPT, REJECT, Verdict
 from orinspect_edge_runtime.whitening import Whitening
 
@@ -72,9 +73,8 @@ def explain(detector: Detector, frame: Frame, verdict: Verdict) -> Explanation:
     features = detector.features(frame)
     if verdict.anomaly_map is None:
         return Explanation(p_value, (), _nearest_image(recipe, features, verdict.group))
-    spec, grid = detector.bundle.manifest.preprocess, detector.bundle.manifest.encoder.grid
-    nearest = _NearestPatch(recipe, features, verdict.group, grid)
-    return Explanation(p_value, _regions(verdict, frame, spec, nearest), None)
+    nearest = _NearestPatch(recipe, features, verdict.group, detector.view)
+    return Explanation(p_value, _regions(verdict, frame, detector.view.spec, nearest), None)
 
 
 def _regions(verdict: Verdict, frame: Frame, spec: PreprocessSpec, nearest: _NearestPatch) -> tuple[Region, ...]:
@@ -115,8 +115,8 @@ def _in_picture(low: NDArray[Any], high: NDArray[Any], frame: Frame, spec: Prepr
 class _NearestPatch:
     """The bank's row nearest to the patch at a place, [row, column] as shares of the frame; None without a bank."""
 
-    def __init__(self, recipe: Recipe, features: Features, group: int, grid: tuple[int, int]) -> None:
-        self._recipe, self._group, self._grid = recipe, group, np.array(grid)
+    def __init__(self, recipe: Recipe, features: Features, group: int, view: View) -> None:
+        self._recipe, self._group, self._grid, self._view = recipe, group, np.array(view.grid), view
         self._bank = MemoryBank.of(recipe.arrays) if "bank_origin" in recipe.arrays else None
         self._patches = features.patches[0]
 
@@ -126,11 +126,11 @@ class _NearestPatch:
         row, column = np.minimum((place * self._grid).astype(int), self._grid - 1)
         arrays = self._recipe.arrays
         patch = Whitening(arrays["patch_mean"], arrays["patch_projection"])(
-            self._patches[[row * self._grid[1] + column]]
+            self._patches[[self._view.patch_of[row * self._grid[1] + column]]]
         )
         own = np.flatnonzero(self._bank.owners == self._group)
         image, number = self._bank.origin[own[np.square(self._bank.rows[own] - patch).sum(axis=1).argmin()]]
-        y, x = (np.array(divmod(int(number), int(self._grid[1]))) + 0.5) / self._grid
+        y, x = (np.array(divmod(int(self._view.cells[number]), int(self._grid[1]))) + 0.5) / self._grid
         return NearestGood(self._recipe.images[image], float(x), float(y))
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from orinspect_edge_runtime.backends import Backend
 from orinspect_edge_runtime.in_order import in_order
-from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, fit_to_model
+from orinspect_edge_runtime.preprocess import Frame
 from orinspect_edge_runtime.scorers import Scorer
+from orinspect_edge_runtime.tiling import View
 
 Floats = NDArray[np.float32]
 
@@ -25,10 +26,10 @@ class Features:
     patches: Floats
 
 
-def extract(backend: Backend, frames: Iterable[Frame], spec: PreprocessSpec) -> Features:
+def extract(backend: Backend, frames: Iterable[Frame], view: View) -> Features:
     """Features of all frames, each run by itself: an embedding must not depend on its neighbours in a batch."""
     embedding, patches = [], []
-    for _, outputs in run_all(backend, frames, spec):
+    for _, outputs in run_all(backend, frames, view):
         embedding.append(outputs["embedding"][0].copy())
         patches.append(outputs["patches"][0].copy())
     if not embedding:
@@ -36,13 +37,11 @@ def extract(backend: Backend, frames: Iterable[Frame], spec: PreprocessSpec) -> 
     return Features(np.stack(embedding), np.stack(patches))
 
 
-def run_all(
-    backend: Backend, frames: Iterable[Frame], spec: PreprocessSpec
-) -> Iterator[tuple[Frame, dict[str, Floats]]]:
+def run_all(backend: Backend, frames: Iterable[Frame], view: View) -> Iterator[tuple[Frame, dict[str, Floats]]]:
     """Each frame with its outputs, in order; as many at once as the backend likes."""
 
     def run(frame: Frame) -> dict[str, Floats]:
-        return backend.run(fit_to_model(frame.pixels, spec)[None])
+        return view.run(backend.run, frame.pixels)
 
     for frame, outputs in in_order(run, frames, threads=backend.concurrency, ahead=backend.concurrency):
         yield frame, outputs.result()

@@ -33,10 +33,13 @@ from orinspect_edge_runtime.recipe_threshold import FOLDS, by_defects, calibrate
 from orinspect_edge_runtime.region_mask import inspected_patches, on_all_patches
 from orinspect_edge_runtime.scorers import SCORERS, Scorer
 from orinspect_edge_runtime.threshold import THRESHOLDS, Threshold
+from orinspect_edge_runtime.tiling import Tiles, parse_tiles, view_of
 
 HALVES = 2
 FEWEST_TO_HALVE = 20
 FEWEST_IMAGES = 2
+# Its bank holds patches of all places; other scorers model each place of the model's frame, or the image as a whole.
+TILED_SCORER = "patchcore"
 # Fewer scores than this say little of their own spread: it is then taken to be at least this share of their mean.
 FEWEST_FOR_SPREAD, LEAST_SPREAD = 4, 0.1
 Floats = NDArray[np.float32]
@@ -49,7 +52,8 @@ class FitOptions:
     """What a user may choose. groups: kinds of good image to tell apart, 0 to find the number by evidence.
 
     review_alarm: share of good images that a person may have to look at, those that alarm included; None for no review.
-    threshold: how both are found, a name of THRESHOLDS.
+    threshold: how both are found, a name of THRESHOLDS. tiles: `3x2` to see the picture in three columns and two rows of
+    tiles of the model's size, which share tile_overlap of a tile; empty to see it as a whole.
     """
 
     scorer: str = "patchcore"
@@ -60,6 +64,8 @@ class FitOptions:
     backend: str = "auto"
     review_alarm: float | None = None
     threshold: str = "conformal"
+    tiles: str = ""
+    tile_overlap: float = Tiles.overlap
 
     def __post_init__(self) -> None:
         if self.scorer not in SCORERS:
@@ -70,6 +76,13 @@ class FitOptions:
             raise InputError(f"--false-alarm {self.false_alarm}: a share between 0 and 0.5, for example 0.01")
         if self.review_alarm is not None and not self.false_alarm < self.review_alarm < 1:
             raise InputError(f"--review-alarm {self.review_alarm}: a share above --false-alarm and below 1")
+        if parse_tiles(self.tiles, self.tile_overlap) is not None:
+            if self.scorer != TILED_SCORER:
+                raise InputError(
+                    f"--tiles needs the scorer {TILED_SCORER}: a patch is compared with those of every place"
+                )
+            if self.groups > 1:
+                raise InputError("--tiles: kinds of good image cannot be told apart tile by tile; leave --groups away")
 
 
 @dataclass(frozen=True)
@@ -101,6 +114,12 @@ def fit_recipe(
     """
     if mask is not None and not SCORERS[options.scorer].has_map:
         raise InputError(f"a mask needs a scorer that sees where: {options.scorer} judges the image as a whole")
+    tiles = parse_tiles(options.tiles, options.tile_overlap)
+    if tiles is not None:
+        if mask is not None:
+            raise InputError("a mask and tiles do not go together: cut the picture to what is to be inspected")
+        options = replace(options, groups=1)
+    view = view_of(tiles, bundle.manifest)
     inspected = None if mask is None else inspected_patches(mask, bundle.manifest.encoder.grid)
     spec = bundle.manifest.graph(options.precision, SCORERS[options.scorer].head)
     with open_backend(
@@ -108,9 +127,8 @@ def fit_recipe(
     ) as backend:
         backend.set_inputs(neutral_inputs(spec.head, bundle.manifest.encoder))
         names, bad_names, looks = list[str](), list[str](), list[Floats]()
-        preprocess = bundle.manifest.preprocess
-        features = extract(backend, _noted(frames, preprocess, names, looks), preprocess)
-        bad = extract(backend, _noted(defects, preprocess, bad_names, []), preprocess)
+        features = extract(backend, _noted(frames, view.spec, names, looks), view)
+        bad = extract(backend, _noted(defects, view.spec, bad_names, []), view)
         description = backend.description
     if bad_names:
         check_defects(len(bad_names))
@@ -140,12 +158,13 @@ def fit_recipe(
         review_threshold=None if fitted.review is None else fitted.review.value,
         review_alarm=options.review_alarm,
         threshold_rule=options.threshold,
+        tiles=tiles,
     )
     return by_defects(with_defects(recipe, tuple(bad_names), bad), stakes or Stakes()) if bad_names else recipe
 
 
 def _noted(frames: Iterable[Frame], spec: PreprocessSpec, names: list[str], looks: list[Floats]) -> Iterator[Frame]:
-    """The frames as they come, at the model's size; their names and appearances are appended to the lists."""
+    """The frames as they come, at the size that is seen; their names and appearances are appended to the lists."""
     for frame in frames:
         fitted = fit_to_model(frame.pixels, spec)
         names.append(frame.source)

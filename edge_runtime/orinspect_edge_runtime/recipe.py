@@ -2,7 +2,7 @@
 
 Stored as one .npz file: the arrays, and the other fields as JSON text in the entry `recipe`. No pickle. Format 2 added
 the images' names, whose calibration score is whose, and the edits; a file of format 1 is read with names made up.
-Format 3 added the defects that a threshold was found by.
+Format 3 added the defects that a threshold was found by, and tiles.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from orinspect_edge_runtime.defect_threshold import Stakes
 from orinspect_edge_runtime.errors import InputError, RecipeError
+from orinspect_edge_runtime.tiling import Tiles
 
 Arrays = dict[str, NDArray[Any]]
 FORMAT = 3
 # Formats in which fields came: older files lack them.
 _SINCE = dict.fromkeys(
     ("images", "edits", "calibration_images", "review_threshold", "review_alarm", "threshold_rule"), 2
-) | dict.fromkeys(("defects", "defect_scores", "stakes"), 3)
+) | dict.fromkeys(("defects", "defect_scores", "stakes", "tiles"), 3)
 _FIELDS = "recipe"
 # Entries of the file that are no arrays of the scorer or the head, by the field's name.
 _OWN_ARRAYS = {
@@ -81,7 +82,8 @@ class Recipe:
     threshold weighs, None when it was not found by defects. The arrays `defect_embedding` and `defect_patches` are what
     it takes to score them again (recipe_threshold.py). A recipe with a region mask has the arrays `mask`, bool [height,
     width] at the model's size, and `inspected`, bool [P], the patches that count. The array `image_groups`, int32, holds
-    the group of each of the images.
+    the group of each of the images. tiles: None when the picture is seen as a whole; else a bank's rows come from the
+    patches of all tiles (tiling.py), and the map is that of the mosaic.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Recipe:
     defects: tuple[str, ...] = ()
     defect_scores: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     stakes: Stakes | None = None
+    tiles: Tiles | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -146,7 +149,7 @@ def to_bytes(recipe: Recipe) -> bytes:
     fields = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
     arrays, own = fields.pop("arrays"), {entry: fields.pop(name) for name, entry in _OWN_ARRAYS.items()}
     fields |= {"arrays": sorted(arrays), "edits": [vars(edit) for edit in recipe.edits], "format": FORMAT}
-    fields["stakes"] = recipe.stakes and vars(recipe.stakes)
+    fields |= {name: part and vars(part) for name, part in (("stakes", recipe.stakes), ("tiles", recipe.tiles))}
     text = json.dumps(fields, sort_keys=True, allow_nan=False)
     file = io.BytesIO()
     entries: dict[str, Any] = {f"array.{name}": array for name, array in arrays.items()}
@@ -185,6 +188,7 @@ def _of_entries(fields: dict[str, Any], entries: Any, version: int) -> dict[str,
     fields["edits"] = tuple(Edit(**edit) for edit in fields["edits"])
     fields |= {name: tuple(fields[name]) for name in ("group_sizes", "images", "defects")}
     fields["stakes"] = None if fields["stakes"] is None else Stakes(**fields["stakes"])
+    fields["tiles"] = None if fields["tiles"] is None else Tiles(**fields["tiles"])
     if set(fields) != {f.name for f in dataclasses.fields(Recipe)}:
         raise ValueError("a field is missing or unknown")
     return fields
@@ -202,6 +206,7 @@ def _made_up(fields: dict[str, Any], version: int) -> dict[str, Any]:
         "defects": [],
         "defect_scores": np.zeros(0, np.float32),
         "stakes": None,
+        "tiles": None,
     }
     missing = {name: value for name, value in made.items() if _SINCE[name] > version}
     if set(missing) & set(fields):

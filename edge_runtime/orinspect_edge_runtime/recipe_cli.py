@@ -291,5 +291,5 @@ def _print(edit: Edit, as_json: bool) -> None:
 
 def _tell(edit: Edit) -> None:
     note = f" ({edit.note})" if edit.note else ""
-    what = f"{edit.image}{note}: " if edit.image or note else ""
-    click.echo(f"{edit.number}  {edit.at}  {edit.kind:6}  {what}{edit.message}")
+    what = f"{edit.image}{note}".strip()
+    click.echo(f"{edit.number}  {edit.at}  {edit.kind:6}  {what}{': ' if what else ''}{edit.message}")

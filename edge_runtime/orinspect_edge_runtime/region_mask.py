@@ -1,9 +1,7 @@
 """The inspected region of a recipe: score and map of the patches that lie in it, nothing of those that do not.
 
-The graph scores all patches and gives their map, upsampled and smoothed by one matrix along each axis (heads.axis_filter).
-These matrices are well conditioned, so the patches' own scores are found again from the map to float32's precision (a
-twentieth of a millisecond, where computing the distances again takes as long as the graph), and no graph or engine is
-other than without a mask.
+The graph scores all patches; their own scores are found again from its map (patch_scores.py), so that no graph or engine
+is other than without a mask.
 """
 
 from __future__ import annotations
@@ -15,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from orinspect_edge_runtime.errors import CheckFailed, InputError
-from orinspect_edge_runtime.heads import axis_filter
+from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.localisation import read_mask
+from orinspect_edge_runtime.patch_scores import PatchScores
 from orinspect_edge_runtime.preprocess import PreprocessSpec
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
-TOLERANCE = 1e-3
 
 
 def read_region(path: Path, spec: PreprocessSpec, grid: tuple[int, int]) -> Mask:
@@ -58,13 +55,11 @@ def on_all_patches(arrays: dict[str, NDArray[Any]], inspected: Mask) -> dict[str
 
 
 class RegionMask:
-    """A mask, bool [height, width], with the matrices that find the patches' scores again."""
+    """A mask, bool [height, width], with what finds the patches' scores again."""
 
     def __init__(self, mask: Mask, grid: tuple[int, int]) -> None:
         self._mask, self._outside = mask, ~inspected_patches(mask, grid).reshape(grid)
-        self._tall, self._wide = axis_filter(grid[0], mask.shape[0]), axis_filter(grid[1], mask.shape[1])
-        self._rows = np.linalg.pinv(self._tall.astype(np.float64)).astype(np.float32)
-        self._columns = np.linalg.pinv(self._wide.astype(np.float64)).T.astype(np.float32)
+        self._patches = PatchScores(grid, (mask.shape[0], mask.shape[1]))
 
     def apply(self, score: float, anomaly_map: Floats) -> tuple[float, Floats]:
         """Score of the inspected patches, and their map, which outside of the mask is 0 or its lowest value if lower.
@@ -73,13 +68,9 @@ class RegionMask:
         """
         if not np.isfinite(anomaly_map).all():
             return score, anomaly_map
-        scores = self._rows @ anomaly_map @ self._columns
-        if abs(float(scores.max()) - score) > TOLERANCE * max(1.0, abs(score), float(np.abs(scores).max())):
-            raise CheckFailed(
-                "this graph's anomaly map is not one that a mask can be used with: export the bundle again"
-            )
+        scores = self._patches.of(anomaly_map, score)
         inside = scores[~self._outside]
         scores[self._outside] = inside.min()
-        masked = self._tall @ scores @ self._wide.T
+        masked = self._patches.drawn(scores)
         masked[~self._mask] = min(0.0, float(masked.min()))
         return float(inside.max()), masked

@@ -135,7 +135,7 @@ def worst_pictures(evaluation: Evaluation, detector: Detector, count: int = WORS
 
 
 def _picture(scored: ScoredImage, detector: Detector) -> Picture:
-    frame = read_frame(Path(scored.image), detector.bundle.manifest.preprocess)
+    frame = read_frame(Path(scored.image), detector.view.spec)
     verdict = detector(frame)
     anomaly_map = verdict.anomaly_map
     drawn = frame.pixels

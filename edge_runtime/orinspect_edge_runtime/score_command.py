@@ -58,7 +58,7 @@ def score(
         tell_backend(detector)
         # A verdict may do with a part of a JPEG's size; what is shown of it is in the picture's own pixels.
         reduced = not explained and overlay is None
-        for path, frame in decode_ahead(paths, detector.bundle.manifest.preprocess, reduced=reduced):
+        for path, frame in decode_ahead(paths, detector.view.spec, reduced=reduced):
             if isinstance(frame, ImageError):
                 failed += 1
                 click.echo(f"orinspect: {frame}", err=True)

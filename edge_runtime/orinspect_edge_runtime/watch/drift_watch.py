@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from orinspect_edge_runtime.drift import DriftMonitor
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.preprocess import Pixels
+from orinspect_edge_runtime.tiling import view_of
 from orinspect_edge_runtime.verdict import Verdict
 from orinspect_edge_runtime.watch.config import VerdictConfig
 from orinspect_edge_runtime.watch.judge import Judge
@@ -31,8 +32,8 @@ class DriftWatch:
 
     def __init__(self, judge: Judge, rules: VerdictConfig, before: DriftWatch | None = None) -> None:
         recipes = {name: product.recipe for name, product in judge.products.items()} if rules.drift else {}
-        preprocess = judge.detector.bundle.manifest.preprocess
-        made = {name: DriftMonitor(recipe, preprocess) for name, recipe in recipes.items()}
+        manifest = judge.detector.bundle.manifest
+        made = {name: DriftMonitor(found, view_of(found.tiles, manifest).spec) for name, found in recipes.items()}
         self._monitors = {name: monitor for name, monitor in made.items() if monitor.parts}
         earlier = {} if before is None else before._monitors
         for name in self._monitors.keys() & earlier.keys():

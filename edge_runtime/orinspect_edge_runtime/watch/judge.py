@@ -35,7 +35,7 @@ class Product:
 
 @dataclass(frozen=True)
 class Look:
-    """What was judged last. fitted: the frame at the model's size, as it entered the graph."""
+    """What was judged last. fitted: the frame at the size that the recipe sees."""
 
     frame: Frame
     fitted: Pixels
@@ -97,8 +97,8 @@ class Judge:
                 name = self._ready(shot.recipe)
             if isinstance(item, ImageError):
                 raise item
-            fitted = fit_to_model(item.pixels, self.detector.bundle.manifest.preprocess)
             self.detector.use(name)
+            fitted = fit_to_model(item.pixels, self.detector.view.spec)
             self.look = Look(item, fitted, self.detector(replace(item, pixels=fitted)))
         except (OrinspectError, RuntimeError, ValueError) as failed:
             error = " ".join(str(failed).split()) or type(failed).__name__

@@ -11,6 +11,7 @@ from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import CheckFailed
 from orinspect_edge_runtime.fit import FitOptions
 from orinspect_edge_runtime.recipe import check_name
+from orinspect_edge_runtime.tiling import Tiles
 from orinspect_edge_runtime.watch.http.choice import keep_choice, with_name
 from orinspect_edge_runtime.watch.judge import Judge
 
@@ -83,4 +84,6 @@ class Switch:
             backend=self._watch.config.recipe.backend,
             review_alarm=recipe.review_alarm,
             threshold=recipe.threshold_rule if recipe.stakes is None else "conformal",
+            tiles="" if recipe.tiles is None else str(recipe.tiles),
+            tile_overlap=Tiles.overlap if recipe.tiles is None else recipe.tiles.overlap,
         )

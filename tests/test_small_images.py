@@ -13,7 +13,7 @@ from PIL import Image
 pytest.importorskip("torch", reason="the journey needs the train and export extras")
 
 from orinspect_edge_runtime import Detector
-from orinspect_edge_runtime.commands import fit
+from orinspect_edge_runtime.fit_command import fit
 from orinspect_export.cli import export
 from orinspect_train.cli import pretrain
 

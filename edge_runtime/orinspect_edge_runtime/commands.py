@@ -1,162 +1,19 @@
-"""The commands fit, embed and check; the longer ones have files of their own. Thin: each parses, calls, prints."""
+"""The commands embed and check; the longer ones have files of their own. Thin: each parses, calls, prints."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from orinspect_edge_runtime.messages import warn_skipped
-from orinspect_edge_runtime.options import (
-    PATH,
-    backend_option,
-    bundle_argument,
-    defects_options,
-    is_given,
-    json_option,
-    stakes_of,
-    threads_option,
-)
-
-if TYPE_CHECKING:
-    from orinspect_edge_runtime.recipe import Recipe
+from orinspect_edge_runtime.options import PATH, backend_option, bundle_argument, json_option, threads_option
 
 
 def _print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
-
-
-@click.command()
-@bundle_argument
-@click.argument("normal_dir", type=PATH)
-@click.option(
-    "--recipe", default="default", show_default=True, help="Name of the recipe; one of that name is replaced."
-)
-@click.option("--scorer", default="patchcore", show_default=True, help="patchcore, padim, knn or mahalanobis.")
-@click.option("--precision", default="fp32", show_default=True, help="Precision the recipe is fitted for and run in.")
-@click.option(
-    "--false-alarm", default=0.01, show_default=True, help="Share of good images allowed above the threshold."
-)
-@click.option(
-    "--groups",
-    type=click.IntRange(0, 64),
-    default=0,
-    show_default=True,
-    help="Kinds of good image to tell apart; 0: found by itself.",
-)
-@click.option(
-    "--review-alarm",
-    type=float,
-    help="Share of good images that a person may have to look at: adds a review band below the threshold.",
-)
-@click.option(
-    "--threshold",
-    default="conformal",
-    show_default=True,
-    help="conformal keeps its promise; tail extrapolates to rates that so few images cannot promise (50 or more).",
-)
-@defects_options
-@click.option(
-    "--tiles", default="", help="See the picture in columns x rows of tiles of the model's size, for example 3x2."
-)
-@click.option("--tile-overlap", default=0.25, show_default=True, help="Share of a tile that neighbours have in common.")
-@click.option("--mask", type=PATH, help="Picture of what to inspect: white is inspected, black is not.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@backend_option
-@json_option
-def fit(
-    bundle: Path,
-    normal_dir: Path,
-    recipe: str,
-    mask: Path | None,
-    defects: Path | None,
-    cost_missed: float | None,
-    cost_false_alarm: float,
-    defect_rate: float | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
-    """Fit a recipe on good images only.
-
-    \b
-    Examples: orinspect fit BUNDLE good_images/ --recipe bracket --false-alarm 0.01 --review-alarm 0.05
-              orinspect fit BUNDLE good_images/ --defects scratched/ --cost-missed 200 --defect-rate 0.005
-    Of a dataset with test images (see evaluate) only its training part is taken. Defects, if there are some, only say where
-    the threshold lies: nothing is fitted on them.
-    """
-    from orinspect_edge_runtime.bundle import Bundle
-    from orinspect_edge_runtime.dataset import defect_images, training_images
-    from orinspect_edge_runtime.errors import InputError
-    from orinspect_edge_runtime.fit import FitOptions, fit_recipe
-    from orinspect_edge_runtime.preprocess import Skipped, read_frames
-    from orinspect_edge_runtime.progress import shares, track
-    from orinspect_edge_runtime.recipe import check_name
-    from orinspect_edge_runtime.region_mask import read_region
-    from orinspect_edge_runtime.tiling import view_of
-
-    stakes = stakes_of(defects is not None, cost_missed, cost_false_alarm, defect_rate)
-    if stakes is not None and (both := [name for name in ("false_alarm", "threshold") if is_given(name)]):
-        raise InputError(
-            f"--{both[0].replace('_', '-')} and --defects both say where the threshold lies: give one of them"
-        )
-    chosen, opened = FitOptions(**options), Bundle.open(bundle)
-    check_name(recipe)
-    spec, grid = opened.manifest.preprocess, opened.manifest.encoder.grid
-    region = None if mask is None else read_region(mask, spec, grid)
-    paths, skipped, bad_skipped = training_images(normal_dir), list[Skipped](), list[Skipped]()
-    bad = [] if defects is None else defect_images(defects, paths)
-    frames = track(read_frames(paths, spec, skipped), "features", len(paths))
-    bad_frames = read_frames(bad, spec, bad_skipped)
-    with shares("recipe") as show:
-        fitted = fit_recipe(
-            opened, frames, recipe, chosen, progress=show, mask=region, defects=bad_frames, stakes=stakes
-        )
-    opened.add_recipe(fitted)
-    warn_skipped([s.reason for s in skipped + bad_skipped])
-    bank = _bank_of(fitted.arrays)
-    if as_json:
-        arrays = ("arrays", "calibration_scores", "calibration_images", "defect_scores")
-        hidden = (*arrays, "images", "edits", "defects", "stakes", "tiles")
-        shown = {f.name: getattr(fitted, f.name) for f in dataclasses.fields(fitted) if f.name not in hidden}
-        _print_json(shown | bank | _defects_of(fitted) | {"tiles": fitted.tiles and vars(fitted.tiles)})
-        return
-    kinds = " + ".join(str(n) for n in fitted.group_sizes)
-    click.echo(f"recipe {fitted.name}: {fitted.scorer} {fitted.precision}, {fitted.good_images} good images ({kinds})")
-    if bank:
-        radius = " and ".join(f"{value:.2f}" for value in bank["bank_radius"])
-        click.echo(f"memory bank of {bank['bank_rows']} patches; covering radius {radius}")
-    click.echo(f"threshold {fitted.threshold:.3f}: {fitted.false_alarm_note}")
-    if fitted.review_threshold is not None:
-        click.echo(
-            f"review from {fitted.review_threshold:.3f}: {fitted.review_alarm:.2%} of good images at most are above"
-        )
-    if region is not None:
-        click.echo(f"mask: {region.mean():.0%} of the picture is inspected, {fitted.arrays['inspected'].sum()} patches")
-    if fitted.tiles is not None:
-        seen = view_of(fitted.tiles, opened.manifest).spec
-        click.echo(f"tiles: {fitted.tiles}, which see the picture at {seen.width}x{seen.height} pixels")
-    click.echo(f"fitted on {fitted.backend}")
-
-
-def _bank_of(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Size and covering radii of a recipe's memory bank, empty when it has none."""
-    if "bank_radius" not in arrays:
-        return {}
-    return {"bank_rows": arrays["bank"].shape[1], "bank_radius": arrays["bank_radius"].tolist()}
-
-
-def _defects_of(fitted: Recipe) -> dict[str, Any]:
-    """The defects that a threshold was found by, with their scores, and what is expected of it; empty without any."""
-    from orinspect_edge_runtime.recipe_threshold import expected
-
-    if fitted.stakes is None:
-        return {}
-    scores = dict(zip(fitted.defects, fitted.defect_scores.tolist(), strict=True))
-    figures = {name: value for name, value in vars(expected(fitted)).items() if name not in ("value", "note")}
-    return {"stakes": vars(fitted.stakes), "defects": scores, "expected": figures}
 
 
 @click.command()

@@ -59,6 +59,14 @@ def training_images(folder: Path) -> list[Path]:
     return list_images([folder])
 
 
+def evenly(paths: list[Path], count: int) -> tuple[list[Path], list[Path]]:
+    """At most `count` of the paths, evenly over their order, and the others."""
+    if count >= len(paths):
+        return paths, []
+    drawn = {round(place * (len(paths) - 1) / max(count - 1, 1)) for place in range(count)}
+    return [p for n, p in enumerate(paths) if n in drawn], [p for n, p in enumerate(paths) if n not in drawn]
+
+
 def defect_images(folder: Path, good: list[Path]) -> list[Path]:
     """Images of defects to find a threshold by. good: those that are fitted on.
 

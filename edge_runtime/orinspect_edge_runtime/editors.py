@@ -5,15 +5,17 @@ PaDiM and Mahalanobis hold sums over all images; taking part in those would chan
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orinspect_edge_runtime.errors import RecipeError
-from orinspect_edge_runtime.features import Features
+from orinspect_edge_runtime.errors import CheckFailed, RecipeError
+from orinspect_edge_runtime.features import Features, score_features
 from orinspect_edge_runtime.memory_bank import MemoryBank
 from orinspect_edge_runtime.recipe import Recipe
+from orinspect_edge_runtime.scorers import SCORERS
 from orinspect_edge_runtime.scorers.knn import Knn
 from orinspect_edge_runtime.whitening import Whitening
 
@@ -101,3 +103,28 @@ def editor_of(recipe: Recipe) -> Editor:
             f"add the image to the folder, or take it out, and fit again (only {' and '.join(EDITORS)} can be edited)"
         )
     return EDITORS[recipe.scorer]
+
+
+def taught(recipe: Recipe, features: Features, name: str) -> tuple[Recipe, float]:
+    """The recipe with what it lacks of one more good image, features of one, and the image's score before.
+
+    Enough of its patches enter that it scores no higher than a usual good one (0) and not above a threshold. Raises
+    CheckFailed when its score is no number, RecipeError for a scorer that cannot be edited.
+    """
+    editor, number = editor_of(recipe), len(recipe.images)
+    (before,), (group,) = score_features(SCORERS[recipe.scorer], recipe.arrays, features)
+    if not np.isfinite(before):
+        raise CheckFailed(f"{name}: {recipe.precision} gave no number as its score; use another precision")
+    changed = editor.add(recipe.arrays, features, int(group), number, reach(recipe, int(group)))
+    if "image_groups" in changed:
+        changed = changed | {"image_groups": np.append(changed["image_groups"], group).astype(np.int32)}
+    sizes = tuple(size + int(place == group) for place, size in enumerate(recipe.group_sizes))
+    images, good = (*recipe.images, name), recipe.good_images + 1
+    return replace(recipe, arrays=changed, images=images, good_images=good, group_sizes=sizes), float(before)
+
+
+def reach(recipe: Recipe, group: int) -> float:
+    """Raw distance of the score 0, or of the lowest threshold when that is lower; a trifle less for float32's sake."""
+    lowest = recipe.threshold if recipe.review_threshold is None else min(recipe.threshold, recipe.review_threshold)
+    offset, scale = float(recipe.arrays["score_offset"][group]), float(recipe.arrays["score_scale"][group])
+    return (offset + min(0.0, lowest) / scale) * (1 - 1e-6)

@@ -16,14 +16,12 @@ import dataclasses
 import difflib
 from pathlib import Path, PurePath
 
-import numpy as np
-
 from orinspect_edge_runtime import recipe as recipes
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.detector import Detector, Image
 from orinspect_edge_runtime.edit_log import Change, edited, logged, opened, require_same_fit
-from orinspect_edge_runtime.editors import editor_of
-from orinspect_edge_runtime.errors import CheckFailed, InputError, RecipeError
+from orinspect_edge_runtime.editors import editor_of, taught
+from orinspect_edge_runtime.errors import InputError, RecipeError
 from orinspect_edge_runtime.features import Features, score_features
 from orinspect_edge_runtime.recipe import Edit, Recipe
 from orinspect_edge_runtime.recipe_threshold import found_again, passing_defects, rescored
@@ -131,24 +129,14 @@ def find_image(recipe: Recipe, image: str) -> int:
 
 
 def _with_image(recipe: Recipe, features: Features, name: str) -> tuple[Recipe, Change]:
-    number, scorer = len(recipe.images), SCORERS[recipe.scorer]
-    (before,), (group,) = score_features(scorer, recipe.arrays, features)
-    if not np.isfinite(before):
-        raise CheckFailed(f"{name}: {recipe.precision} gave no number as its score; use another precision")
-    changed = editor_of(recipe).add(recipe.arrays, features, int(group), number, _reach(recipe, int(group)))
-    if "image_groups" in changed:
-        changed = changed | {"image_groups": np.append(changed["image_groups"], group).astype(np.int32)}
-    (after,), _ = score_features(scorer, changed, features)
-    rows = editor_of(recipe).rows(changed) - editor_of(recipe).rows(recipe.arrays)
-    sizes = tuple(size + int(place == group) for place, size in enumerate(recipe.group_sizes))
-    new = dataclasses.replace(
-        recipe, arrays=changed, images=(*recipe.images, name), good_images=recipe.good_images + 1, group_sizes=sizes
-    )
+    new, before = taught(recipe, features, name)
     new = rescored(new)
+    (after,), _ = score_features(SCORERS[recipe.scorer], new.arrays, features)
+    rows = editor_of(recipe).rows(new.arrays) - editor_of(recipe).rows(recipe.arrays)
     message = f"{rows} rows entered; its score went from {before:.3f} to {after:.3f}, threshold {recipe.threshold:.3f}"
     if after > recipe.threshold:
         message += ": it still alarms, because this scorer averages over several good images; mark more images like it"
-    return new, Change(name, rows, 0, message + _defects_told(recipe, new), (float(before), float(after)))
+    return new, Change(name, rows, 0, message + _defects_told(recipe, new), (before, float(after)))
 
 
 def _defects_told(old: Recipe, new: Recipe) -> str:
@@ -159,13 +147,6 @@ def _defects_told(old: Recipe, new: Recipe) -> str:
     lost = [name for name in passing if name not in passing_defects(old)]
     count = f"; {len(new.defects) - len(passing)} of its {len(new.defects)} defects alarm"
     return count + (f", no longer {', '.join(lost[:3])}: undo, or `recipe threshold` to weigh anew" if lost else "")
-
-
-def _reach(recipe: Recipe, group: int) -> float:
-    """Raw distance of the score 0, or of the lowest threshold when that is lower; a trifle less for float32's sake."""
-    lowest = recipe.threshold if recipe.review_threshold is None else min(recipe.threshold, recipe.review_threshold)
-    offset, scale = float(recipe.arrays["score_offset"][group]), float(recipe.arrays["score_scale"][group])
-    return (offset + min(0.0, lowest) / scale) * (1 - 1e-6)
 
 
 def _without_image(recipe: Recipe, number: int) -> tuple[Recipe, Change]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from orinspect_edge_runtime.cross_fit import FEWEST_TO_HALVE
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.features import Features, score_features
-from orinspect_edge_runtime.fit import FEWEST_TO_HALVE, FitOptions, fit_features
+from orinspect_edge_runtime.fit import FitOptions, fit_features
 from orinspect_edge_runtime.scorers import SCORERS
 
 DIM, PATCHES, PATCH_DIM = 30, 4, 6

@@ -20,6 +20,7 @@ from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.evaluation import Evaluation, Review, ScoredImage, evaluate, from_json, summarise
 from orinspect_edge_runtime.labelled import LabelledImage
+from orinspect_edge_runtime.tiling import view_of
 
 DETECTOR: Any = SimpleNamespace(
     recipe=SimpleNamespace(
@@ -114,6 +115,7 @@ def fake_detector(fake_bundle: Bundle) -> Any:
 
     class FakeDetector:
         bundle = fake_bundle
+        view = view_of(None, fake_bundle.manifest)
         recipe = DETECTOR.recipe
         concurrency = 2
 

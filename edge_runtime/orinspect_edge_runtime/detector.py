@@ -26,7 +26,7 @@ from orinspect_edge_runtime.features import Features, assign_groups, score_featu
 from orinspect_edge_runtime.golden import compare, read_golden
 from orinspect_edge_runtime.heads import head_inputs, neutral_inputs
 from orinspect_edge_runtime.manifest import GraphSpec
-from orinspect_edge_runtime.preprocess import Frame, frame_of_array, read_frame
+from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, frame_of_array, read_frame
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.region_mask import RegionMask
 from orinspect_edge_runtime.scorers import SCORERS, Scorer
@@ -185,16 +185,13 @@ class Detector(Closing):
 
     def __call__(self, image: Image) -> Verdict:
         """Verdict on a frame, a uint8 array ([h, w] or RGB [h, w, 3]) or an image file."""
-        frame, start, ready = self.frame(image, reduced=True), time.perf_counter(), self._active
+        ready = self._active
+        frame, start = _frame(image, ready.view.spec, reduced=True), time.perf_counter()
         return self._verdict(ready, self._run(ready, frame), frame.source, start)
 
     def frame(self, image: Image, *, reduced: bool = False) -> Frame:
         """The image as a frame. reduced: of a file, as of `read_frame`."""
-        if isinstance(image, Frame):
-            return image
-        if isinstance(image, np.ndarray):
-            return frame_of_array(image)
-        return read_frame(Path(image), self.view.spec, reduced=reduced)
+        return _frame(image, self.view.spec, reduced=reduced)
 
     def features(self, image: Image) -> Features:
         """Features of one image through the graph of the recipe in use: embedding [1, E] and patches [1, P, D]."""
@@ -253,6 +250,14 @@ class Detector(Closing):
         with contextlib.ExitStack() as stack:
             for backend in self._backends.values():
                 stack.callback(backend.close)
+
+
+def _frame(image: Image, spec: PreprocessSpec, *, reduced: bool) -> Frame:
+    if isinstance(image, Frame):
+        return image
+    if isinstance(image, np.ndarray):
+        return frame_of_array(image)
+    return read_frame(Path(image), spec, reduced=reduced)
 
 
 def _score(ready: _Ready, outputs: dict[str, NDArray[np.float32]]) -> tuple[float, int, NDArray[np.float32] | None]:

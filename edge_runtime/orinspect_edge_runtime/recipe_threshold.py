@@ -83,9 +83,9 @@ def rescored(recipe: Recipe) -> Recipe:
 
 def passing_defects(recipe: Recipe) -> tuple[str, ...]:
     """Names of the recipe's defects that do not alarm."""
-    return tuple(
-        name for name, score in zip(recipe.defects, recipe.defect_scores, strict=True) if score <= recipe.threshold
-    )
+    # As Python's floats: a threshold between two float32 neighbours would be rounded to one of them.
+    scores = recipe.defect_scores.tolist()
+    return tuple(name for name, score in zip(recipe.defects, scores, strict=True) if score <= recipe.threshold)
 
 
 def _kept(recipe: Recipe, features: Features) -> dict[str, NDArray[Any]]:

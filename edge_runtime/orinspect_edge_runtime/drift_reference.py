@@ -23,8 +23,10 @@ Arrays = dict[str, NDArray[Any]]
 PARTS = ("scores", "embedding", "appearance")
 # Weight of the newest image in the running mean; the mean then has the variance of that of 2 / FORGETTING - 1 images.
 FORGETTING = 0.06
-# Images between two false alarms of the whole monitor, on average.
-RUN_LENGTH = 20_000
+# Images between two false alarms of the whole monitor, on average; and each part's share of these alarms. The appearance
+# sees the smallest changes, in words that say what to mend, so it is allowed the most.
+RUN_LENGTH = 10_000
+SHARES = {"scores": 0.2, "embedding": 0.2, "appearance": 0.6}
 MOST_AXES = 64
 # Fewer images say too little about the spread of a vector.
 FEWEST_IMAGES = 20
@@ -80,18 +82,20 @@ def drift_arrays(
     if len(embeddings) < FEWEST_IMAGES:
         return {}
     arrays = scores_part(scores, groups, seed).arrays("scores")
-    arrays |= fit_part(embeddings, groups, seed).arrays("embedding")
+    arrays |= fit_part(embeddings, groups, SHARES["embedding"], seed).arrays("embedding")
     if appearances is not None:
-        arrays |= fit_part(appearances, groups, seed).arrays("appearance")
+        arrays |= fit_part(appearances, groups, SHARES["appearance"], seed).arrays("appearance")
     return arrays
 
 
 def scores_part(scores: NDArray[Any], groups: NDArray[np.intp], seed: int = 0) -> Part:
-    """The part of the scores: their normal scores (see `normal_score`)."""
-    usual = np.array([[normal_score(p)] for p in p_values(scores, scores, ties="middle")])
-    mean = np.zeros((int(groups.max()) + 1, 1), np.float32)
-    fold = _folds(groups)
-    limit = alarm_limit([usual[fold == number] for number in range(FOLDS)], seed)
+    """The part of the scores: their normal scores (see `normal_score`), for the limit among scores of other images."""
+    mean, fold = np.zeros((int(groups.max()) + 1, 1), np.float32), _folds(groups)
+    held = []
+    for number in range(FOLDS):
+        among = p_values(scores[fold != number], scores[fold == number], ties="middle")
+        held.append(np.array([normal_score(p) for p in among], np.float64).reshape(-1, 1))
+    limit = alarm_limit(held, SHARES["scores"], seed)
     return Part(mean, np.ones((1, 1), np.float32), FURTHEST_SCORE, limit)
 
 
@@ -100,15 +104,15 @@ def normal_score(p_value: float) -> float:
     return float(np.clip(-NormalDist().inv_cdf(min(max(p_value, 1e-9), 1 - 1e-9)), -FURTHEST_SCORE, FURTHEST_SCORE))
 
 
-def fit_part(vectors: Floats, groups: NDArray[np.intp], seed: int = 0) -> Part:
-    """Mean and axes of all images; reach and limit from images that the axes were not fitted on."""
+def fit_part(vectors: Floats, groups: NDArray[np.intp], share: float, seed: int = 0) -> Part:
+    """Mean and axes of all images; reach and limit from images that the axes were not fitted on. share: of SHARES."""
     fold, count, held = _folds(groups), int(groups.max()) + 1, []
     for number in range(FOLDS):
         out = fold == number
         mean, axes = _map(vectors[~out], groups[~out], count)
         held.append(((vectors[out] - mean[groups[out]]) @ axes).astype(np.float64))
     reach = float(np.quantile(np.concatenate([np.linalg.norm(found, axis=1) for found in held]), REACH))
-    limit = alarm_limit([_shortened(found, reach) for found in held], seed)
+    limit = alarm_limit([_shortened(found, reach) for found in held], share, seed)
     return Part(*_map(vectors, groups, count), reach, limit)
 
 
@@ -145,26 +149,40 @@ def statistic(running: NDArray[Any]) -> NDArray[np.float64]:
     return value
 
 
-def alarm_limit(stretches: list[NDArray[np.float64]], seed: int) -> float:
-    """The limit that good images pass once in PARTS x RUN_LENGTH images on average, by simulated runs.
+def alarm_limit(stretches: list[NDArray[np.float64]], share: float, seed: int) -> float:
+    """The limit that good images pass once in RUN_LENGTH / share images on average, by simulated runs.
 
     stretches: coordinates [n, K] of successive good images, each stretch seen by a map of the others: what they differ
     from each other is what a line does anyway. A run follows a stretch and now and then jumps to another place in it
     (stationary bootstrap, Politis & Romano 1994, doi 10.1080/01621459.1994.10476870), so that neighbours stay as alike
-    as they were.
+    as they were; it is off its stretch by as much as the mean of all images may be off the line's.
     """
     rng = np.random.default_rng([seed, 1])
     warm_up, most = round(3 / FORGETTING), []
-    for stretch in (found for found in stretches if len(found)):
+    total = sum(map(len, stretches))
+    for stretch in (_usual(found, total) for found in stretches if len(found)):
         place = rng.integers(len(stretch), size=CHAINS // len(stretches))
-        running = np.zeros((len(place), stretch.shape[1]))
-        highest = np.zeros(len(place))
+        off = rng.standard_normal((len(place), stretch.shape[1])) * stretch.std(axis=0) / np.sqrt(total)
+        running, highest = np.zeros_like(off), np.zeros(len(place))
         for step in range(warm_up + STEPS):
             jumps = rng.random(len(place)) < FORGETTING
             place = np.where(jumps, rng.integers(len(stretch), size=len(place)), place + 1) % len(stretch)
-            running += FORGETTING * (stretch[place] - running)
+            running += FORGETTING * (stretch[place] + off - running)
             if step >= warm_up:
                 highest = np.maximum(highest, statistic(running))
         most.append(highest)
-    alarmed = -np.expm1(-STEPS / (len(PARTS) * RUN_LENGTH))
+    alarmed = -np.expm1(-STEPS * share / RUN_LENGTH)
     return float(np.quantile(np.concatenate(most), 1 - alarmed))
+
+
+def _usual(stretch: NDArray[np.float64], total: int) -> NDArray[np.float64]:
+    """A stretch [n, K] of `total` images without as much of its mean as there is by chance alone.
+
+    The mean of a stretch and that of the others, which it is seen from, both have errors, far larger ones than the mean
+    of all images; of a line that really changes from stretch to stretch nearly all is left (James & Stein 1961).
+    """
+    mean, count = stretch.mean(axis=0), len(stretch)
+    by_chance = float(stretch.var(axis=0).sum()) * (1 / count + 1 / max(total - count, 1))
+    kept = np.sqrt(max(0.0, 1 - by_chance / max(float(mean @ mean), 1e-12)))
+    usual: NDArray[np.float64] = stretch - (1 - kept) * mean
+    return usual

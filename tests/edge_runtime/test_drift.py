@@ -15,7 +15,16 @@ from PIL import Image
 from orinspect_edge_runtime.appearance import appearance
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.drift import DriftMonitor
-from orinspect_edge_runtime.drift_reference import FORGETTING, PARTS, RUN_LENGTH, alarm_limit, drift_arrays, statistic
+from orinspect_edge_runtime.drift_reference import (
+    FORGETTING,
+    PARTS,
+    RUN_LENGTH,
+    SHARES,
+    alarm_limit,
+    drift_arrays,
+    scores_part,
+    statistic,
+)
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.fit import FitOptions, fit_recipe
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, fit_to_model, list_images, read_frame
@@ -226,7 +235,7 @@ def test_a_picture_counts_the_same_whole_reduced_or_kept(real_bundle: Path, tmp_
 
 def test_the_run_length_is_the_one_stated() -> None:
     rng = np.random.default_rng(0)
-    limit = alarm_limit([rng.standard_normal((2000, 3)) for _ in range(3)], 0)
+    limit = alarm_limit([rng.standard_normal((2000, 3)) for _ in range(3)], 1 / 3, 0)
     chains, steps, alarms = 2000, 1500, 0
     running = np.zeros((chains, 3))
     for step in range(steps + 50):
@@ -235,8 +244,27 @@ def test_the_run_length_is_the_one_stated() -> None:
         if step >= 50:
             alarms += int(over.sum())
             running[over] = 0
-    expected = chains * steps / (len(PARTS) * RUN_LENGTH)
+    expected = chains * steps / (3 * RUN_LENGTH)
     assert expected / 2.5 < alarms < expected * 2.5
+    assert set(SHARES) == set(PARTS) and sum(SHARES.values()) == pytest.approx(1)
+
+
+def test_few_images_are_off_by_chance_and_are_not_taken_for_a_changing_line() -> None:
+    """A stretch of a hundred has a mean of its own. Taken as it is it raises the limit; what really changes must."""
+    rng = np.random.default_rng(2)
+    many = alarm_limit([rng.standard_normal((2000, 4)) for _ in range(3)], 1 / 3, 0)
+    few = np.mean([alarm_limit([rng.standard_normal((100, 4)) * np.sqrt(1.01) - rng.standard_normal(4) / np.sqrt(200)
+                                for _ in range(3)], 1 / 3, seed) for seed in range(4)])  # fmt: skip
+    assert many < few < 1.35 * many, "their own error remains, a good tenth of the variance of the running mean"
+    changing = [rng.standard_normal((100, 4)) + step for step in (-1, 0, 1)]
+    assert alarm_limit(changing, 1 / 3, 0) > 3 * many
+
+
+def test_scores_are_ranked_among_others_for_the_limit() -> None:
+    """Ranked among themselves their mean is exactly that of the line, which that of so few never is."""
+    rng = np.random.default_rng(3)
+    limits = [scores_part(rng.standard_normal(n), np.zeros(n, np.intp)).limit for n in (60, 60, 60, 3000)]
+    assert np.mean(limits[:3]) > 1.15 * limits[3]
 
 
 def test_neighbours_that_are_alike_raise_the_limit() -> None:
@@ -245,7 +273,7 @@ def test_neighbours_that_are_alike_raise_the_limit() -> None:
     slow = np.zeros_like(free)
     for row in range(1, len(free)):
         slow[row] = 0.9 * slow[row - 1] + np.sqrt(1 - 0.9**2) * free[row]
-    assert alarm_limit(np.split(slow, 3), 0) > 3 * alarm_limit(np.split(free, 3), 0)
+    assert alarm_limit(np.split(slow, 3), 1 / 3, 0) > 3 * alarm_limit(np.split(free, 3), 1 / 3, 0)
 
 
 def test_the_command_tells_a_folder_from_another(

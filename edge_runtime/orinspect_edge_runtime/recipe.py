@@ -121,7 +121,7 @@ class Recipe:
         Of a threshold found by defects, which promises nothing: the one that its rank among the good images stands for.
         """
         if self.stakes is not None:
-            above = sum(score > self.threshold for score in self.calibration_scores.tolist())
+            above = int((self.calibration_scores.astype(np.float64) > self.threshold).sum())
             return (above + 1) / (len(self.calibration_scores) + 1)
         return max(self.false_alarm, 1 / (len(self.calibration_scores) + 1))
 

@@ -6,7 +6,6 @@ With a cache folder they are kept as NAME.npz and not computed again; delete it 
 from __future__ import annotations
 
 import functools
-import gzip
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import textures
+from fashion import read_gray
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -27,8 +27,6 @@ from orinspect_edge_runtime.heads import neutral_inputs
 from orinspect_edge_runtime.preprocess import Frame, Pixels, PreprocessSpec, frame_of_array, read_frame
 from orinspect_edge_runtime.tiling import view_of
 from orinspect_train.solar_cells import Cell
-
-FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
 class Encoder:
@@ -108,15 +106,10 @@ def solar_cells(encoder: Encoder, cells: list[Cell], name: str) -> Labelled:
 
 def fashion(encoder: Encoder, per_class: int, part: str) -> Labelled:
     """Fashion-MNIST (apt: dataset-fashion-mnist): the first images of each of ten classes of `train` or `t10k`."""
-    images = _idx(FASHION / f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
-    labels = _idx(FASHION / f"{part}-labels-idx1-ubyte.gz", 8)
+    images, labels = read_gray(part)
     index = np.concatenate([np.flatnonzero(labels == number)[:per_class] for number in range(10)])
     pictures = (np.repeat(images[i][:, :, None], 3, axis=2) for i in index)
     return Labelled(encoder.features(pictures), np.zeros(len(index), bool), labels[index].astype(str))
-
-
-def _idx(path: Path, header: int) -> NDArray[np.uint8]:
-    return np.frombuffer(gzip.decompress(path.read_bytes())[header:], np.uint8)
 
 
 def _orinspect(*arguments: str) -> None:

@@ -17,7 +17,7 @@ def draw(sections: dict[str, Any], docs: Path) -> None:
 
 
 def _shots(rows: list[dict[str, Any]], path: Path) -> None:
-    figure, axes = _figure(2)
+    figure, axes = blank_figure(2)
     for axis, name, title in zip(
         axes, ("elpv", "brushed"), ("solar cells (ELPV)", "rendered brushed metal"), strict=True
     ):
@@ -33,7 +33,7 @@ def _shots(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def _groups(rows: list[dict[str, Any]], path: Path) -> None:
-    figure, (axis,) = _figure(1)
+    figure, (axis,) = blank_figure(1)
     for scorer in dict.fromkeys(row["scorer"] for row in rows):
         mine = [row for row in rows if row["scorer"] == scorer and row["groups"] > 0]
         counts, values = [row["groups"] for row in mine], np.array([row["auroc"] for row in mine])
@@ -50,7 +50,7 @@ def _groups(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path)
 
 
-def _figure(count: int) -> tuple[Any, Any]:
+def blank_figure(count: int) -> tuple[Any, Any]:
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Plane = NDArray[np.float64]
+# A plane [size, size] of gray levels around 0.
+Draw = Callable[[np.random.Generator, int], Plane]
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,20 @@ class Textures:
 def render(kind: str, size: int, good: int, test: int, seed: int = 0) -> Textures:
     """A texture of KINDS: `good` images to learn from, `test` others of which every second one has a defect."""
     rng = np.random.default_rng([seed, sorted(KINDS).index(kind)])
-    known = [_picture(KINDS[kind](rng, size), rng) for _ in range(good)]
+    return compose(KINDS[kind], KINDS[kind], size, good, test, rng)
+
+
+def compose(known: Draw, asked: Draw, size: int, good: int, test: int, rng: np.random.Generator) -> Textures:
+    """`good` images drawn by `known`, and `test` drawn by `asked`, of which every second one has a defect."""
+    pictures = [_picture(known(rng, size), rng) for _ in range(good)]
     tested, masks = [], []
     for index in range(test):
-        plane, mask = KINDS[kind](rng, size), np.zeros((size, size), bool)
+        plane, mask = asked(rng, size), np.zeros((size, size), bool)
         if index % 2:
             plane, mask = DEFECTS[(index // 2) % len(DEFECTS)](plane, rng)
         tested.append(_picture(plane, rng))
         masks.append(mask)
-    return Textures(np.stack(known), np.stack(tested), np.stack(masks))
+    return Textures(np.stack(pictures), np.stack(tested), np.stack(masks))
 
 
 def _grid(size: int) -> tuple[Plane, Plane]:
@@ -63,7 +70,7 @@ def _brushed(rng: np.random.Generator, size: int) -> Plane:
     return lines + rng.normal(0, 4, (size, size)) + np.linspace(-15, 15, size)[None, :]
 
 
-KINDS: dict[str, Callable[[np.random.Generator, int], Plane]] = {
+KINDS: dict[str, Draw] = {
     "brushed": _brushed,
     "granite": _granite,
     "weave": _weave,

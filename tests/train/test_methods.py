@@ -29,11 +29,12 @@ Opened = tuple[Encoder, Method]
 @dataclass(frozen=True)
 class Case:
     """options: that make a method small. drop: least one of the loss in twelve steps on one batch. still: options that
-    keep its target where it is meanwhile."""
+    keep its target where it is meanwhile. encoder: that it can train."""
 
     options: dict[str, Any]
     drop: float
     still: dict[str, Any] = field(default_factory=dict)
+    encoder: str = "test_resnet"
 
 
 CASES = {
@@ -48,6 +49,7 @@ CASES = {
     "byol": Case({"hidden_dim": 64}, 0.3),
     "dino": Case({"prototypes": 64, "hidden_dim": 64}, 0.3, {"momentum": 1.0, "centre_momentum": 1.0}),
     "simmim": Case({}, 0.1),
+    "mae": Case({"decoder_dim": 64}, 0.1, encoder="test_vit"),
     "rotation": Case({}, 0.3),
     "jigsaw": Case({"tiles": 2, "orders": 8}, 0.3),
     "distillation": Case({"teacher": "test_resnet"}, 0.1),
@@ -62,9 +64,9 @@ def open_case(name: str, encoder: Encoder, teacher: Path, *, still: bool = False
     return open_method(config, encoder, Augmenter(gray=True), 1)
 
 
-def open_encoder(seed: int = 0) -> Encoder:
+def open_encoder(seed: int = 0, name: str = "test_resnet") -> Encoder:
     torch.manual_seed(seed)
-    encoder = Encoder("test_resnet", SIZE)
+    encoder = Encoder(name, SIZE)
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
             # timm starts the last one of a residual branch at zero, behind which no gradient comes.
@@ -87,7 +89,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def opened(name: str, teacher: Path) -> Opened:
-    encoder = open_encoder()
+    encoder = open_encoder(name=CASES[name].encoder)
     return encoder, open_case(name, encoder, teacher)
 
 
@@ -131,7 +133,7 @@ def test_the_loss_reaches_every_head_and_the_layers_it_reads(
 
 
 def test_training_on_one_batch_lowers_the_loss(name: str, teacher: Path, textured: Callable[..., np.ndarray]) -> None:
-    encoder = open_encoder()
+    encoder = open_encoder(name=CASES[name].encoder)
     method = open_case(name, encoder, teacher, still=True)
     batch = tensors(method.render(textured(8), np.random.default_rng(0)))
     trained = [p for p in [*encoder.parameters(), *method.heads.parameters()] if p.requires_grad]
@@ -233,6 +235,8 @@ def test_options_are_filled_in_and_checked() -> None:
         ("distillation", {"weights": "imagenet", "teacher": "resnet50"}, "no installed package brings"),
         ("jigsaw", {"tiles": 2, "orders": 64}, "four tiles have 24"),
         ("simmim", {"cells": 7}, "must divide the size of 64"),
+        ("mae", {}, "mae needs a vision transformer such as vit_tiny_patch16_224; for 'test_resnet' use simmim"),
+        ("mae", {"decoder_dim": 100}, r"\[mae\] decoder_dim is 100: it must be a multiple of 32"),
     ],
 )
 def test_options_that_cannot_work_are_said(name: str, options: dict[str, Any], error: str) -> None:

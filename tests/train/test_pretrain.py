@@ -142,7 +142,8 @@ def test_every_method_goes_on_bit_for_bit(
 ) -> None:
     log = keeper.Keeper._log
     options: dict[str, Any] = {"weights": "imagenet", "teacher": "tf_efficientnet_lite0"}
-    config = tiny(method=method, epochs=1, options=options if method == "distillation" else {})
+    encoder = "test_vit" if method == "mae" else "test_efficientnet"
+    config = tiny(method=method, encoder=encoder, epochs=1, options=options if method == "distillation" else {})
 
     def interrupting(self: Any, trainer: Any, module: Any, number: int, *rest: Any) -> None:
         log(self, trainer, module, number, *rest)

@@ -37,7 +37,7 @@ def main() -> None:
 def train(name: str, options: dict[str, Any], mine: slice, devices: int) -> dict[str, torch.Tensor]:
     """The state of encoder and heads after two steps, and before them with `start ` in front."""
     torch.manual_seed(0)
-    encoder = Encoder("test_efficientnet", SIZE)
+    encoder = Encoder("test_vit" if name == "mae" else "test_efficientnet", SIZE)
     config = PretrainConfig(method=name, encoder=encoder.name, size=SIZE, options=options)
     method = open_method(config, encoder, Augmenter(gray=False), devices)
     model = nn.ModuleList([encoder, method.heads]).train()

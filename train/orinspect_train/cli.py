@@ -59,7 +59,7 @@ def pretrain(
     Methods, by what they teach:
       defects     synthetic_defects, nsa, cutpaste
       two views   vicreg, simclr, barlow_twins, moco_v2, densecl, byol, dino
-      the image   simmim, rotation, jigsaw
+      the image   simmim, mae, rotation, jigsaw
       a teacher   distillation (of your own weights; needs --config)
 
     \b

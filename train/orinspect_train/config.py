@@ -26,6 +26,7 @@ METHOD_NAMES = (
     "byol",
     "dino",
     "simmim",
+    "mae",
     "rotation",
     "jigsaw",
     "distillation",

@@ -90,11 +90,8 @@ class Encoder(nn.Module):
         return maps
 
     def pool_embedding(self, stages: list[Tensor]) -> Tensor:
-        """float [B, E]: mean, maximum and standard deviation over space of the embedding layer."""
-        deep = stages[self.embedding_layer].flatten(2)
-        mean = deep.mean(2)
-        variance = (deep - mean.unsqueeze(2)).square().mean(2)
-        return torch.cat([mean, deep.amax(2), (variance + VARIANCE_FLOOR).sqrt()], 1)
+        """float [B, E] of the embedding layer; see `pool`."""
+        return pool(stages[self.embedding_layer].flatten(2))
 
     def patch_map(self, stages: list[Tensor]) -> Tensor:
         """float [B, D, rows, columns]: the layers of the patches on the grid of the deepest, by averaging.
@@ -120,6 +117,13 @@ class Encoder(nn.Module):
     def _to_grid(self, stage: Tensor, layer: int) -> Tensor:
         factor = self.stride // self.reductions[layer]
         return stage if factor == 1 else functional.avg_pool2d(stage, factor)
+
+
+def pool(places: Tensor) -> Tensor:
+    """Mean, maximum and standard deviation over the places, float [B, 3 C] of [B, C, places]."""
+    mean = places.mean(2)
+    variance = (places - mean.unsqueeze(2)).square().mean(2)
+    return torch.cat([mean, places.amax(2), (variance + VARIANCE_FLOOR).sqrt()], 1)
 
 
 def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,6 +1,6 @@
 """SimMIM (Xie et al. 2022, arXiv 2111.09886): paint over most of an image and predict its pixels from the deepest features.
 
-Works for convolutional encoders and transformers alike (MAE needs a transformer that can leave patches out). Weak when
+Works for convolutional encoders and transformers alike (`mae` needs a transformer, which can leave patches out). Weak when
 the encoder is used as it is, strong before a fine-tuning with labels.
 """
 
@@ -52,7 +52,7 @@ def open_method(encoder: Encoder, setting: Setting, options: Options) -> Method:
     if setting.size % options.cells:
         raise ConfigError(f"[simmim] cells is {options.cells}: it must divide the size of {setting.size} pixels")
     heads = Heads(encoder)
-    rendering = partial(render, augmenter=setting.augmenter, options=options)
+    rendering = partial(render, augmenter=setting.augmenter, masked=options.masked, cells=options.cells)
     return Method(rendering, heads, partial(loss_of, encoder, heads))
 
 
@@ -67,10 +67,15 @@ def loss_of(encoder: Encoder, heads: Heads, normalise: Normalise, batch: Batch, 
     return error.sum() / (mask.sum() * images.shape[1]), encoder.pool_embedding(stages).float()
 
 
-def render(pixels: NDArray[np.uint8], rng: np.random.Generator, augmenter: Augmenter, options: Options) -> Batch:
-    """A view of each image, `images` uint8 [B, H, W, 3], and `mask` float32 [B, cells, cells], 1 where it is painted."""
-    count = options.cells**2
-    painted = max(1, round(options.masked * count))
+def render(
+    pixels: NDArray[np.uint8], rng: np.random.Generator, augmenter: Augmenter, masked: float, cells: int
+) -> Batch:
+    """A view of each image, `images` uint8 [B, H, W, 3], and `mask` float32 [B, cells, cells], 1 where it is hidden.
+
+    Of every image the same number of cells is hidden, and at least one is and one is not.
+    """
+    count = cells**2
+    hidden = min(max(1, round(masked * count)), count - 1)
     order = rng.permuted(np.tile(np.arange(count), (len(pixels), 1)), axis=1)
-    mask = (order < painted).astype(np.float32).reshape(-1, options.cells, options.cells)
+    mask = (order < hidden).astype(np.float32).reshape(-1, cells, cells)
     return {"images": augmenter.view(pixels, rng), "mask": mask}

@@ -10,15 +10,17 @@ import numpy as np
 from scoring_plots import blank_figure
 
 Row = dict[str, Any]
-SHOWN = ("raw", "untrained", "rotation", "rotation + raw", "turns + rotation")
+SHOWN = ("raw", "untrained", "rotation", "rotation + raw", "turns + rotation + raw")
 
 
 def draw_fashion(forms: dict[str, Row], path: Path) -> None:
-    """One class against nine by class on the left, accuracy of all classes by seconds of training on the right."""
-    page, (left, right) = blank_figure(2)
+    """One class against nine by class, and accuracy of all classes by seconds of training: those that were measured."""
+    trained = [form for name, form in forms.items() if name.startswith("all-")]
+    page, axes = blank_figure(("one-class" in forms) + bool(trained))
     if "one-class" in forms:
-        _by_class(left, forms["one-class"]["rows"])
-    _by_seconds(right, [forms[name] for name in forms if name.startswith("all-")])
+        _by_class(axes[0], forms["one-class"]["rows"])
+    if trained:
+        _by_seconds(axes[-1], trained)
     page.savefig(path)
 
 
@@ -29,7 +31,7 @@ def _by_class(axis: Any, rows: Row) -> None:
         axis.plot(values, range(len(order)), "o", markersize=4, label=f"{name}: {rows[name]['mean']:.3f}")
     axis.set(yticks=range(len(order)), yticklabels=[fashion.CLASSES[i] for i in order], xlabel="image AUROC")
     axis.set_title("one class against nine")
-    axis.legend(fontsize=7, loc="lower left")
+    axis.legend(fontsize=7, loc="upper left")
 
 
 def _by_seconds(axis: Any, forms: list[Row]) -> None:
@@ -47,13 +49,15 @@ def _by_seconds(axis: Any, forms: list[Row]) -> None:
 
 
 def draw_textures(rows: dict[str, Row], path: Path) -> None:
-    """Image AUROC and AUPRO by texture and row, of patchcore."""
+    """Image AUROC and AUPRO by texture, row and scorer."""
     page, axes = blank_figure(2)
     names = list(next(iter(rows.values()))["textures"])
-    for axis, metric in zip(axes, ("auroc", "aupro_30"), strict=True):
-        for place, (name, row) in enumerate(rows.items()):
-            means = [np.mean([run["patchcore"][metric] for run in row["textures"][one]]) for one in names]
-            axis.bar(np.arange(len(names)) + 0.8 * place / len(rows), means, 0.8 / len(rows), label=name)
-        axis.set(xticks=np.arange(len(names)) + 0.4, xticklabels=names, ylim=(0, 1), title=metric.replace("_30", ""))
-    axes[0].legend(fontsize=7, loc="lower left")
+    bars = [(row, scorer) for row in rows for scorer in ("padim", "patchcore")]
+    width, places = 0.8 / len(bars), np.arange(len(names))
+    for axis, metric, title in zip(axes, ("auroc", "aupro_30"), ("image AUROC", "AUPRO"), strict=True):
+        for number, (row, scorer) in enumerate(bars):
+            means = [np.mean([run[scorer][metric] for run in rows[row]["textures"][name]]) for name in names]
+            axis.bar(places + (number + 0.5) * width, means, width, label=f"{row}, {scorer}")
+        axis.set(xticks=places + 0.4, xticklabels=names, ylim=(0, 1), title=title)
+    axes[1].legend(fontsize=7)
     page.savefig(path)

@@ -70,7 +70,8 @@ class Heads(nn.Module):
 def open_method(encoder: Encoder, setting: Setting, options: Options) -> Method:
     """The method for an encoder. Raises ConfigError for one that is no vision transformer."""
     vit = getattr(encoder.trunk, "model", None)
-    if not isinstance(vit, VisionTransformer):
+    # Those derived from it have further tokens or another order of steps, which lightly does not know of.
+    if type(vit) is not VisionTransformer:
         raise ConfigError(
             f"mae needs a vision transformer such as vit_tiny_patch16_224; for {encoder.name!r} use simmim"
         )

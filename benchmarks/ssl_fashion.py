@@ -220,9 +220,9 @@ def flat(pixels: Pixels) -> Floats:
 
 def embedding_knn(known: Floats, asked: Floats) -> Floats:
     """Scores of the project's scorer `knn`."""
-    scorer, none = SCORERS["knn"], np.zeros(len(asked), np.intp)
+    scorer, groups = SCORERS["knn"], np.zeros(len(asked), np.intp)
     arrays = scorer.fit(known, known[:, None], np.zeros(len(known), np.intp), 1)
-    return scorer.raw_scores(arrays, asked, asked[:, None], none)[0]
+    return scorer.raw_scores(arrays, asked, asked[:, None], groups)[0]
 
 
 def nearest(known: Floats, asked: Floats) -> Floats:

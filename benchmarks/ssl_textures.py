@@ -7,9 +7,9 @@
 
 Each texture is one photograph of 512x512 pixels. Good pictures to learn from are crops of its left 55 %, mirrored at
 random; test pictures are crops of the right 45 %, under a lamp of their own, every second one with a scratch, a stain or a
-smear that textures.py draws, with pixel truth. `orinspect pretrain`'s function adapts on the good ones; the encoder is
-scored as training left it (`kept`: the run's own check) by the project's `patchcore` and `padim`, one group, maps upsampled
-as the graph does. One thread; `cpu_seconds` of the whole call.
+smear that textures.py draws, with pixel truth. `orinspect pretrain`'s function adapts on the good ones; the adapted
+encoder is scored whether the run's own check kept it (`kept`) or put it aside, by the project's `patchcore` and `padim`, one
+group, maps upsampled as the graph does. One thread; `cpu_seconds` of the whole call.
 
 Rows: imagenet and scratch are tf_efficientnet_lite0 and are not trained; the others start from the ImageNet weights.
 Figures are image AUROC and AUPRO up to a false positive rate of 0.3, one value a seed. Seeds draw crops, defects, training.
@@ -130,7 +130,7 @@ def crop(part: NDArray[np.float64], rng: np.random.Generator, size: int) -> NDAr
 
 
 def adapt(good: Pixels, settings: Row) -> tuple[Encoder, Row]:
-    """The encoder as training left it, and what the run came to."""
+    """The adapted encoder, and what the run came to."""
     config = make_config(settings)
     with tempfile.TemporaryDirectory(prefix="orinspect-ssl-") as folder:
         data, run = Path(folder, "data"), Path(folder, "run")

@@ -49,6 +49,7 @@ from orinspect_export.head_graph import attach_head
 from orinspect_export.images import ExportImages, choose_images
 from orinspect_export.int8 import Quantiser, calibrate
 from orinspect_export.lowering import lower_precisions
+from orinspect_export.qdq import weighted_layers
 from orinspect_train.encoder import Encoder, normalisation
 from orinspect_train.run import encoder_record, load_imagenet, save_encoder
 from orinspect_train.solar_cells import read_cells, split_cells
@@ -95,7 +96,8 @@ def main() -> int:
         durable.write_bytes(RESULT, json.dumps(result, indent=2).encode() + b"\n")
         journal.drop()
     over = [row for row in rows if row["gated"] and row["auroc_drift"] < -LARGEST_DRIFT]
-    return int(bool(over) or not all(fault["named"] for fault in faults))
+    unlike = [row for row in rows if row["build"].get("int8_layers", 0) != row.get("int8_expected", 0)]
+    return int(bool(over or unlike) or not all(fault["named"] for fault in faults))
 
 
 def tasks(*, quick: bool) -> Iterator[Task]:
@@ -200,6 +202,8 @@ def measure(name: str, init: str, task: Task) -> Iterator[Row]:
         gated = precision in lowered.models
         built = asdict(compile_report(attached(model, graph))) if gated else {}
         row = {"encoder": name, "task": task.name, "precision": precision, "gated": gated, **figures, **kept}
+        if built and precision == "int8":
+            row["int8_expected"] = len(set(weighted_layers(graph.model)).difference(note["kept"]))
         row |= {"auroc_drift": 100 * (figures["auroc"] - exact["auroc"]), "gate_seconds": seconds, "build": built}
         if figures["aupro"] is not None:
             row["aupro_drift"] = 100 * (figures["aupro"] - exact["aupro"])

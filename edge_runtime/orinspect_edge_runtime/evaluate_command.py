@@ -45,8 +45,10 @@ def evaluate(
     from orinspect_edge_runtime.detector import Detector
     from orinspect_edge_runtime.evaluation import evaluate as run_evaluation
     from orinspect_edge_runtime.progress import shares
-    from orinspect_edge_runtime.report import evaluation_page, write_report
+    from orinspect_edge_runtime.report import evaluation_page, need_extra, write_report
 
+    if report is not None:
+        need_extra()
     images = read_dataset(dataset)
     with Detector.load(bundle, recipe, throughput=True, **options) as detector:
         tell_backend(detector)

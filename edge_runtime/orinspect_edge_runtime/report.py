@@ -7,6 +7,7 @@ import dataclasses
 import io
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,12 @@ class Page:
     notes: tuple[str, ...] = ()
     footer: str = ""
     commands: tuple[str, ...] = field(default=())
+
+
+def need_extra() -> None:
+    """Raises ModuleNotFoundError, told as a missing extra, now and not after what the report is about."""
+    for package in ("jinja2", "matplotlib"):
+        import_module(package)
 
 
 def write_report(path: Path, page: Page) -> None:

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import io
 import re
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -218,3 +219,13 @@ def test_the_latency_table_carries_its_conditions() -> None:
     assert len(table.head) == len(table.rows[0])
     for part in ("Some CPU", "64x32 pixels", "40 runs", "1 threads", "load 0.5", "numpy 2", "Not a Jetson figure"):
         assert part in table.caption
+
+
+def test_a_missing_extra_is_told_before_anything_is_scored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, orinspect: Callable[..., Any]
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    told = orinspect("evaluate", tmp_path / "no bundle", tmp_path / "no images", "--report", tmp_path / "report")
+    assert told.code == 2
+    assert "pip install 'orinspect[report]'" in told.err
+    assert not (tmp_path / "report").exists()

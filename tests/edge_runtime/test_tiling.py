@@ -187,11 +187,23 @@ def test_the_command_line_all_the_way(
     assert all(row["is_anomalous"] and row["regions"][0]["nearest"]["image"] for row in rows)
     with Image.open(next((tmp_path / "maps").iterdir())) as drawn:
         assert drawn.size == (36, 40)
-    judged = json.loads(orinspect("evaluate", bundle, pictures, "--json", "--report", tmp_path / "report.html").out)
-    assert judged["auroc"] == 1
+    assert json.loads(orinspect("evaluate", bundle, pictures, "--json").out)["auroc"] == 1
     assert orinspect("recipe", "add", bundle, pictures / "test/blot/00.png").code == 0
     assert orinspect("drift", bundle, pictures / "test/good").code in (0, 1)
     assert Bundle.open(bundle).recipe(None).tiles == Tiles(2, 2, 0.5)
+
+
+def test_its_maps_are_in_the_report(
+    real_bundle: Path, tmp_path: Path, pictures: Path, orinspect: Callable[..., Any]
+) -> None:
+    pytest.importorskip("jinja2", reason="the extra `report` is not installed")
+    pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
+    bundle = shutil.copytree(real_bundle, tmp_path / "bundle")
+    assert orinspect("fit", bundle, pictures / "train", "--tiles", "2x2", "--false-alarm", "0.1").code == 0
+    judged = orinspect("evaluate", bundle, pictures, "--report", tmp_path / "report")
+    assert judged.code == 0, judged.err
+    page = (tmp_path / "report/report.html").read_text()
+    assert page.count("data:image/png") >= 2
 
 
 @pytest.mark.parametrize(

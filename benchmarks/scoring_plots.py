@@ -46,7 +46,7 @@ def _groups(rows: list[dict[str, Any]], path: Path) -> None:
             label=scorer,
         )
     axis.set(xticks=counts, xlabel="groups of good images", ylabel="image AUROC on ELPV", title="two kinds of cell")
-    axis.legend()
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.savefig(path)
 
 

@@ -60,6 +60,10 @@ class ExportOptions:
         known = (*PRECISIONS, *CPU_PRECISIONS)
         if not self.precisions or not set(self.precisions) <= set(known):
             raise InputError(f"--precision {','.join(self.precisions)!r}: use some of {', '.join(known)}")
+        if self.modelopt is not None and "int8" not in self.precisions:
+            raise InputError(
+                "--modelopt places int8, which --precision does not name: add it, or leave --modelopt away"
+            )
         able = CALIBRATORS if self.modelopt is None else METHODS
         if self.calibrator_in_use not in able:
             whose = "" if self.modelopt is None else ", which ModelOpt has"

@@ -98,8 +98,9 @@ def _run(command: list[str]) -> None:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     except OSError as error:
         raise InputError(f"--modelopt {command[0]}: {error.strerror}; it takes a Python: {INSTALL}") from error
-    if "No module named" in done.stderr:
-        raise InputError(f"--modelopt {command[0]}: this Python has no ModelOpt: {INSTALL}")
-    if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip() or "nothing was said").splitlines()[-1]
-        raise InputError(f"ModelOpt failed ({last}): export without --modelopt, or try another version of it")
+    if done.returncode == 0:
+        return
+    last = (done.stderr.strip() or done.stdout.strip() or "nothing was said").splitlines()[-1]
+    if "No module named" in last:
+        raise InputError(f"--modelopt {command[0]}: {last}: {INSTALL}")
+    raise InputError(f"ModelOpt failed ({last}): export without --modelopt, or try another version of it")

@@ -85,7 +85,7 @@ def test_the_graph_keeps_our_opset_and_what_the_gate_keeps(
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("#!/bin/sh\necho \"No module named 'modelopt'\" >&2\nexit 1\n", "has no ModelOpt: python -m venv"),
+        ("#!/bin/sh\necho \"No module named 'modelopt'\" >&2\nexit 1\n", "No module named 'modelopt': python -m venv"),
         ("#!/bin/sh\necho first >&2\necho 'RuntimeError: out of luck' >&2\nexit 1\n", "RuntimeError: out of luck"),
         ("#!/bin/sh\nexit 0\n", "ended without a graph"),
     ],
@@ -96,7 +96,7 @@ def test_what_went_wrong_is_told(encoder: Any, script: Callable[[str], Path], te
 
 
 def test_a_python_without_modelopt_is_told(encoder: Any) -> None:
-    with pytest.raises(InputError, match="has no ModelOpt"):
+    with pytest.raises(InputError, match="No module named 'modelopt'.*python -m venv"):
         modelopt_placement(encoder, FRAMES, Path(sys.executable))
 
 

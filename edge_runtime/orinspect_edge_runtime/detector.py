@@ -61,14 +61,7 @@ class Detector(Closing):
         self.bundle = bundle
         self._opening: dict[str, Any] = {}
         self._backends = {(recipe.precision, SCORERS[recipe.scorer].head): backend}
-        self._active = _Ready(
-            recipe,
-            bundle.manifest.recipes.get(recipe.name, ""),
-            backend,
-            None,
-            _region(recipe, bundle),
-            view_of(recipe.tiles, bundle.manifest),
-        )
+        self._active = _made_ready(bundle, recipe, backend, None)
         self._ready = {recipe.name: self._active}
 
     @classmethod
@@ -129,9 +122,7 @@ class Detector(Closing):
         backend = self._backends[key]
         _check_graph(self.bundle, chosen)
         inputs = backend.prepare(_resident(chosen, self.bundle), chosen.arrays.get("inspected"))
-        region = _region(chosen, self.bundle)
-        view = view_of(chosen.tiles, self.bundle.manifest)
-        self._ready[name] = _Ready(chosen, self.bundle.recipe_file(name), backend, inputs, region, view)
+        self._ready[name] = _made_ready(self.bundle, chosen, backend, inputs)
         if old is not None:
             if self._active is old:
                 self._active = self._ready[name]
@@ -274,8 +265,11 @@ def _score(ready: _Ready, outputs: dict[str, NDArray[np.float32]]) -> tuple[floa
     return float(scores[0]), int(group[0]), None
 
 
-def _region(recipe: Recipe, bundle: Bundle) -> RegionMask | None:
-    return RegionMask(recipe.arrays["mask"], bundle.manifest.encoder.grid) if "mask" in recipe.arrays else None
+def _made_ready(bundle: Bundle, recipe: Recipe, backend: Backend, inputs: Any) -> _Ready:
+    manifest = bundle.manifest
+    region = RegionMask(recipe.arrays["mask"], manifest.encoder.grid) if "mask" in recipe.arrays else None
+    view = view_of(recipe.tiles, manifest)
+    return _Ready(recipe, manifest.recipes.get(recipe.name, ""), backend, inputs, region, view)
 
 
 def _probability(recipe: Recipe, score: float) -> float:

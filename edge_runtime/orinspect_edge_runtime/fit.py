@@ -33,7 +33,7 @@ from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.recipe_threshold import FOLDS, by_defects, calibrated, with_defects
 from orinspect_edge_runtime.region_mask import inspected_patches, on_all_patches
 from orinspect_edge_runtime.scorers import SCORERS
-from orinspect_edge_runtime.threshold import THRESHOLDS, Threshold
+from orinspect_edge_runtime.threshold import THRESHOLDS, Threshold, check_false_alarm
 from orinspect_edge_runtime.tiling import Tiles, View, parse_tiles, view_of
 
 FEWEST_IMAGES = 2
@@ -69,8 +69,7 @@ class FitOptions:
             raise InputError(f"scorer {self.scorer!r} is not known: use one of {', '.join(SCORERS)}")
         if self.threshold not in THRESHOLDS:
             raise InputError(f"threshold {self.threshold!r} is not known: use one of {', '.join(THRESHOLDS)}")
-        if not 0 < self.false_alarm < 0.5:
-            raise InputError(f"--false-alarm {self.false_alarm}: a share between 0 and 0.5, for example 0.01")
+        check_false_alarm(self.false_alarm)
         if self.review_alarm is not None and not self.false_alarm < self.review_alarm < 1:
             raise InputError(f"--review-alarm {self.review_alarm}: a share above --false-alarm and below 1")
         if parse_tiles(self.tiles, self.tile_overlap) is not None:

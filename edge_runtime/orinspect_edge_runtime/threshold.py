@@ -99,6 +99,12 @@ def images_needed(false_alarm: float) -> int:
     return math.ceil((1 - 1e-12) / false_alarm) - 1
 
 
+def check_false_alarm(rate: float) -> None:
+    """Raises InputError for a rate that no line would be run at."""
+    if not 0 < rate < 0.5:
+        raise InputError(f"--false-alarm {rate}: a share between 0 and 0.5, for example 0.01")
+
+
 def p_values(calibration: NDArray[Any], scores: NDArray[Any], *, ties: str = "conservative") -> Doubles:
     """Conformal p-value of each score, float64 [m]: the share of good images that score as high, itself included.
 

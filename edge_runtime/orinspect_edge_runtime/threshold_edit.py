@@ -16,6 +16,7 @@ from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.features import Features
 from orinspect_edge_runtime.recipe import Edit, Recipe
 from orinspect_edge_runtime.recipe_threshold import by_defects, found_again, with_defects
+from orinspect_edge_runtime.threshold import check_false_alarm
 
 
 def set_threshold(
@@ -65,8 +66,7 @@ def _features(detector: Detector, images: Sequence[Image]) -> tuple[tuple[str, .
 
 
 def _at_rate(recipe: Recipe, false_alarm: float) -> Recipe:
-    if not 0 < false_alarm < 0.5:
-        raise InputError(f"--false-alarm {false_alarm}: a share between 0 and 0.5, for example 0.01")
+    check_false_alarm(false_alarm)
     if recipe.review_alarm is not None and false_alarm >= recipe.review_alarm:
         raise InputError(f"--false-alarm {false_alarm}: must be below the review band's share {recipe.review_alarm}")
     return replace(recipe, false_alarm=false_alarm, stakes=None, threshold_rule="conformal")

@@ -11,13 +11,14 @@ import contextlib
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from orinspect_edge_runtime.alignment import Aligner, Pose
 from orinspect_edge_runtime.backends import Backend, open_backend
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.closing import Closing
@@ -27,7 +28,7 @@ from orinspect_edge_runtime.golden import compare, read_golden
 from orinspect_edge_runtime.heads import head_inputs, neutral_inputs
 from orinspect_edge_runtime.manifest import GraphSpec
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, frame_of_array, read_frame
-from orinspect_edge_runtime.recipe import Recipe
+from orinspect_edge_runtime.recipe import Recipe, aligner_of
 from orinspect_edge_runtime.region_mask import RegionMask
 from orinspect_edge_runtime.scorers import SCORERS, Scorer
 from orinspect_edge_runtime.tiling import View, view_of
@@ -40,7 +41,7 @@ Image: TypeAlias = Frame | NDArray[Any] | Path | str
 class _Ready:
     """A recipe whose arrays are resident. inputs: what its backend's `run` takes, None for those of `set_inputs`.
 
-    region: its mask, if it has one. view: what it sees of a picture.
+    region: its mask, if it has one. view: what it sees of a picture. aligner: what brings its parts to their place.
     """
 
     recipe: Recipe
@@ -49,6 +50,7 @@ class _Ready:
     inputs: Any
     region: RegionMask | None
     view: View
+    aligner: Aligner | None
 
 
 class Detector(Closing):
@@ -178,7 +180,9 @@ class Detector(Closing):
         """Verdict on a frame, a uint8 array ([h, w] or RGB [h, w, 3]) or an image file."""
         ready = self._active
         frame, start = _frame(image, ready.view.spec, reduced=True), time.perf_counter()
-        return self._verdict(ready, self._run(ready, frame), frame.source, start)
+        pose = _pose(ready, frame)
+        verdict = self._verdict(ready, _run(ready, frame, pose), frame.source, start)
+        return verdict if pose is None else _in_picture(ready, verdict, frame, pose, start)
 
     def frame(self, image: Image, *, reduced: bool = False) -> Frame:
         """The image as a frame. reduced: of a file, as of `read_frame`."""
@@ -186,11 +190,14 @@ class Detector(Closing):
 
     def features(self, image: Image) -> Features:
         """Features of one image through the graph of the recipe in use: embedding [1, E] and patches [1, P, D]."""
-        outputs = self._run(self._active, self.frame(image))
+        ready, frame = self._active, self.frame(image)
+        outputs = _run(ready, frame, _pose(ready, frame))
         return Features(outputs["embedding"].copy(), outputs["patches"].copy())
 
-    def _run(self, ready: _Ready, frame: Frame) -> dict[str, NDArray[np.float32]]:
-        return ready.view.run(lambda pixels: ready.backend.run(pixels, ready.inputs), frame.pixels)
+    def place_in_part(self, place: NDArray[np.float64], frame: Frame, pose: Pose) -> NDArray[np.float64]:
+        """Where [row, column] of a frame, as shares of the model's frame, lies when the part is in its place."""
+        aligner = self._active.aligner
+        return place if aligner is None else aligner.in_part(place, pose, frame.pixels.shape, self.view.spec)
 
     def verdict(self, outputs: dict[str, NDArray[np.float32]], source: str, start: float | None = None) -> Verdict:
         """Verdict on the first frame of a graph's outputs. start: when its work began, seconds of time.perf_counter.
@@ -251,6 +258,25 @@ def _frame(image: Image, spec: PreprocessSpec, *, reduced: bool) -> Frame:
     return read_frame(Path(image), spec, reduced=reduced)
 
 
+def _pose(ready: _Ready, frame: Frame) -> Pose | None:
+    return None if ready.aligner is None else ready.aligner.pose(frame.pixels)
+
+
+def _run(ready: _Ready, frame: Frame, pose: Pose | None) -> dict[str, NDArray[np.float32]]:
+    seen = frame.pixels
+    if ready.aligner is not None and pose is not None:
+        seen = ready.aligner.placed(seen, pose, ready.view.spec)
+    return ready.view.run(lambda pixels: ready.backend.run(pixels, ready.inputs), seen)
+
+
+def _in_picture(ready: _Ready, verdict: Verdict, frame: Frame, pose: Pose, start: float) -> Verdict:
+    """The verdict on a placed picture with the pose, and its map as that of the picture as it came."""
+    anomaly_map = verdict.anomaly_map
+    if anomaly_map is not None and ready.aligner is not None:
+        anomaly_map = ready.aligner.in_picture(anomaly_map, pose, frame.pixels.shape, ready.view.spec)
+    return replace(verdict, pose=pose, anomaly_map=anomaly_map, milliseconds=(time.perf_counter() - start) * 1e3)
+
+
 def _score(ready: _Ready, outputs: dict[str, NDArray[np.float32]]) -> tuple[float, int, NDArray[np.float32] | None]:
     """Score, group and map of the first frame: from the graph, or here for scorers of the whole image."""
     recipe, scorer = ready.recipe, SCORERS[ready.recipe.scorer]
@@ -269,7 +295,7 @@ def _made_ready(bundle: Bundle, recipe: Recipe, backend: Backend, inputs: Any) -
     manifest = bundle.manifest
     region = RegionMask(recipe.arrays["mask"], manifest.encoder.grid) if "mask" in recipe.arrays else None
     view = view_of(recipe.tiles, manifest)
-    return _Ready(recipe, manifest.recipes.get(recipe.name, ""), backend, inputs, region, view)
+    return _Ready(recipe, manifest.recipes.get(recipe.name, ""), backend, inputs, region, view, aligner_of(recipe))
 
 
 def _probability(recipe: Recipe, score: float) -> float:

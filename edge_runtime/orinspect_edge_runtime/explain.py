@@ -74,11 +74,11 @@ def explain(detector: Detector, frame: Frame, verdict: Verdict) -> Explanation:
     if verdict.anomaly_map is None:
         return Explanation(p_value, (), _nearest_image(recipe, features, verdict.group))
     nearest = _NearestPatch(recipe, features, verdict.group, detector.view)
-    return Explanation(p_value, _regions(verdict, frame, detector.view.spec, nearest), None)
+    return Explanation(p_value, _regions(verdict, frame, detector, nearest), None)
 
 
-def _regions(verdict: Verdict, frame: Frame, spec: PreprocessSpec, nearest: _NearestPatch) -> tuple[Region, ...]:
-    anomaly_map = np.asarray(verdict.anomaly_map)
+def _regions(verdict: Verdict, frame: Frame, detector: Detector, nearest: _NearestPatch) -> tuple[Region, ...]:
+    anomaly_map, spec = np.asarray(verdict.anomaly_map), detector.view.spec
     above = anomaly_map > shown_above(verdict)
     numbers, count = connected_regions(above[None])
     places, values = np.argwhere(above), anomaly_map[above]
@@ -88,7 +88,8 @@ def _regions(verdict: Verdict, frame: Frame, spec: PreprocessSpec, nearest: _Nea
         peak = own[int(peaks.argmax())]
         box = _in_picture(own.min(axis=0), own.max(axis=0) + 1, frame, spec)
         share = len(own) / np.prod(picture_in_frame(frame.pixels.shape, spec)[2:])
-        near = nearest((peak + 0.5) / anomaly_map.shape)
+        place = (peak + 0.5) / anomaly_map.shape
+        near = nearest(place if verdict.pose is None else detector.place_in_part(place, frame, verdict.pose))
         found.append(Region(*box, float(min(share, 1.0)), float(peaks.max()), near))
     return tuple(sorted(found, key=lambda region: -region.peak)[:MOST_REGIONS])
 

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orinspect_edge_runtime.aligned_frames import in_place, with_placing
+from orinspect_edge_runtime.alignment import Align, Aligner
 from orinspect_edge_runtime.appearance import appearance
 from orinspect_edge_runtime.backends import Backend, open_backend
 from orinspect_edge_runtime.bundle import Bundle
@@ -29,7 +31,7 @@ from orinspect_edge_runtime.groups import Groups, find_groups
 from orinspect_edge_runtime.heads import neutral_inputs
 from orinspect_edge_runtime.manifest import GraphSpec
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, fit_to_model
-from orinspect_edge_runtime.recipe import Recipe
+from orinspect_edge_runtime.recipe import Recipe, aligner_of
 from orinspect_edge_runtime.recipe_threshold import FOLDS, by_defects, calibrated, with_defects
 from orinspect_edge_runtime.region_mask import inspected_patches, on_all_patches
 from orinspect_edge_runtime.scorers import SCORERS
@@ -50,7 +52,8 @@ class FitOptions:
 
     review_alarm: share of good images that a person may have to look at, those that alarm included; None for no review.
     threshold: how both are found, a name of THRESHOLDS. tiles: `3x2` to see the picture in three columns and two rows of
-    tiles of the model's size, which share tile_overlap of a tile; empty to see it as a whole.
+    tiles of the model's size, which share tile_overlap of a tile; empty to see it as a whole. align: degrees that parts may
+    be turned either way, to bring each to the same place first (see alignment.py); None to take pictures as they come.
     """
 
     scorer: str = "patchcore"
@@ -63,8 +66,11 @@ class FitOptions:
     threshold: str = "conformal"
     tiles: str = ""
     tile_overlap: float = Tiles.overlap
+    align: float | None = None
 
     def __post_init__(self) -> None:
+        if self.align is not None:
+            Align(self.align)
         if self.scorer not in SCORERS:
             raise InputError(f"scorer {self.scorer!r} is not known: use one of {', '.join(SCORERS)}")
         if self.threshold not in THRESHOLDS:
@@ -119,11 +125,15 @@ def fit_recipe(
     view = view_of(parse_tiles(options.tiles, options.tile_overlap), bundle.manifest)
     spec = bundle.manifest.graph(options.precision, SCORERS[options.scorer].head)
     with _opened(bundle, spec, options) as backend:
-        good, bad = _seen(backend, frames, view), _seen(backend, defects, view)
+        frames, placing = with_placing(frames, options.align, view.spec)
+        good, bad = _seen(backend, frames, view, placing), _seen(backend, defects, view, placing)
         description = backend.description
     if bad.names:
         check_defects(len(bad.names))
     recipe = _fitted(bundle, spec, description, good, name, options, progress, mask)
+    if placing is not None:
+        reference = {"align_reference": placing.reference}
+        recipe = replace(recipe, align=placing.align, arrays=recipe.arrays | reference)
     recipe = _grown(recipe, bundle, spec, options, more, view)
     return by_defects(with_defects(recipe, bad.names, bad.features), stakes or Stakes()) if bad.names else recipe
 
@@ -143,9 +153,9 @@ def _opened(bundle: Bundle, spec: GraphSpec, options: FitOptions) -> Backend:
     return backend
 
 
-def _seen(backend: Backend, frames: Iterable[Frame], view: View) -> _Seen:
+def _seen(backend: Backend, frames: Iterable[Frame], view: View, placing: Aligner | None) -> _Seen:
     names, looks = list[str](), list[Floats]()
-    features = extract(backend, _noted(frames, view.spec, names, looks), view)
+    features = extract(backend, _noted(frames, view.spec, names, looks, placing), view)
     return _Seen(tuple(names), features, looks)
 
 
@@ -158,8 +168,10 @@ def _grown(
     if first is None:
         return recipe
     editor_of(recipe)
+    placing, every = aligner_of(recipe), itertools.chain([first], frames)
+    placed = (replace(frame, pixels=in_place(frame, placing, view.spec)) for frame in every)
     with _opened(bundle, spec, options) as backend:
-        for frame, outputs in run_all(backend, itertools.chain([first], frames), view):
+        for frame, outputs in run_all(backend, placed, view):
             recipe, _ = taught(recipe, Features(outputs["embedding"].copy(), outputs["patches"].copy()), frame.source)
     if "bank_radius" not in recipe.arrays:
         return recipe
@@ -211,13 +223,15 @@ def _fitted(
     )
 
 
-def _noted(frames: Iterable[Frame], spec: PreprocessSpec, names: list[str], looks: list[Floats]) -> Iterator[Frame]:
-    """The frames as they come, at the size that is seen; their names and appearances are appended to the lists."""
+def _noted(
+    frames: Iterable[Frame], spec: PreprocessSpec, names: list[str], looks: list[Floats], placing: Aligner | None
+) -> Iterator[Frame]:
+    """The frames in turn, at the size that is seen; their names, and appearances as they came, are appended to the lists."""
     for frame in frames:
         fitted = fit_to_model(frame.pixels, spec)
         names.append(frame.source)
         looks.append(appearance(fitted))
-        yield replace(frame, pixels=fitted)
+        yield replace(frame, pixels=fitted if placing is None else in_place(frame, placing, spec))
 
 
 def fit_features(

@@ -76,6 +76,12 @@ HIDDEN = frozenset(
 )
 @click.option("--tile-overlap", default=0.25, show_default=True, help="Share of a tile that neighbours have in common.")
 @click.option(
+    "--align",
+    type=float,
+    metavar="DEGREES",
+    help="Bring each part to the same place first: shifts, and turns of up to so many degrees either way.",
+)
+@click.option(
     "--in-memory",
     type=click.IntRange(2),
     help="Good images to fit on at once, drawn evenly; the others enter the memory bank one by one. Without it all.",
@@ -102,6 +108,7 @@ def fit(
     \b
     Examples: orinspect fit BUNDLE good_images/ --recipe bracket --false-alarm 0.01 --review-alarm 0.05
               orinspect fit BUNDLE good_images/ --recipe board --tiles 3x2
+              orinspect fit BUNDLE good_images/ --recipe gasket --align 10
               orinspect fit BUNDLE good_images/ --defects scratched/ --cost-missed 200 --defect-rate 0.005
     Of a dataset with test images (see evaluate) only its training part is taken. Defects, if there are some, only say where
     the threshold lies: nothing is fitted on them.
@@ -170,6 +177,8 @@ def _tell(fitted: Recipe, manifest: Manifest) -> None:
         click.echo(f"mask: {mask.mean():.0%} of the picture is inspected, {fitted.arrays['inspected'].sum()} patches")
     if fitted.tiles is not None:
         _tell_tiles(fitted, manifest)
+    if fitted.align is not None:
+        click.echo(f"align: shifts, and turns of up to {fitted.align.degrees:g} degrees, are undone")
     click.echo(f"fitted on {fitted.backend}")
 
 
@@ -183,7 +192,11 @@ def _tell_tiles(fitted: Recipe, manifest: Manifest) -> None:
 def _shown(fitted: Recipe) -> dict[str, Any]:
     """The recipe for --json."""
     plain = {f.name: getattr(fitted, f.name) for f in dataclasses.fields(fitted) if f.name not in HIDDEN}
-    return plain | _bank_of(fitted.arrays) | _defects_of(fitted) | {"tiles": fitted.tiles and vars(fitted.tiles)}
+    return plain | _bank_of(fitted.arrays) | _defects_of(fitted) | _parts_of(fitted)
+
+
+def _parts_of(fitted: Recipe) -> dict[str, Any]:
+    return {name: part and vars(part) for name, part in (("tiles", fitted.tiles), ("align", fitted.align))}
 
 
 def _bank_of(arrays: dict[str, Any]) -> dict[str, Any]:

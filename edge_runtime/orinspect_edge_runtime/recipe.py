@@ -2,7 +2,7 @@
 
 Stored as one .npz file: the arrays, and the other fields as JSON text in the entry `recipe`. No pickle. Format 2 added
 the images' names, whose calibration score is whose, and the edits; a file of format 1 is read with names made up.
-Format 3 added the defects that a threshold was found by, and tiles.
+Format 3 added the defects that a threshold was found by, and tiles; format 4 where parts lie (align).
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orinspect_edge_runtime.alignment import Align, Aligner
 from orinspect_edge_runtime.defect_threshold import Stakes
 from orinspect_edge_runtime.errors import InputError, RecipeError
 from orinspect_edge_runtime.tiling import Tiles
 
 Arrays = dict[str, NDArray[Any]]
-FORMAT = 3
+FORMAT = 4
 # Formats in which fields came: older files lack them.
-_SINCE = dict.fromkeys(
-    ("images", "edits", "calibration_images", "review_threshold", "review_alarm", "threshold_rule"), 2
-) | dict.fromkeys(("defects", "defect_scores", "stakes", "tiles"), 3)
+_SINCE = (
+    dict.fromkeys(("images", "edits", "calibration_images", "review_threshold", "review_alarm", "threshold_rule"), 2)
+    | dict.fromkeys(("defects", "defect_scores", "stakes", "tiles"), 3)
+    | {"align": 4}
+)
 _FIELDS = "recipe"
 # Entries of the file that are no arrays of the scorer or the head, by the field's name.
 _OWN_ARRAYS = {
@@ -34,6 +37,8 @@ _OWN_ARRAYS = {
     "calibration_images": "calibration_images",
     "defect_scores": "defect_scores",
 }
+# Fields that are a record of their own, or None.
+_PARTS: dict[str, Any] = {"stakes": Stakes, "tiles": Tiles, "align": Align}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -83,7 +88,9 @@ class Recipe:
     it takes to score them again (recipe_threshold.py). A recipe with a region mask has the arrays `mask`, bool [height,
     width] at the model's size, and `inspected`, bool [P], the patches that count. The array `image_groups`, int32, holds
     the group of each of the images. tiles: None when the picture is seen as a whole; else a bank's rows come from the
-    patches of all tiles (tiling.py), and the map is that of the mosaic.
+    patches of all tiles (tiling.py), and the map is that of the mosaic. align: None when
+    pictures are taken as they come; else each is turned and shifted first, so that the part lies as in the array
+    `align_reference`, float32 [h, w] (alignment.py).
     """
 
     name: str
@@ -110,6 +117,7 @@ class Recipe:
     defect_scores: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     stakes: Stakes | None = None
     tiles: Tiles | None = None
+    align: Align | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -133,6 +141,15 @@ def check_name(name: str) -> str:
     return name
 
 
+def aligner_of(recipe: Recipe) -> Aligner | None:
+    """What brings the parts of a recipe to their place; None when it takes pictures as they come. Raises RecipeError."""
+    if recipe.align is None:
+        return None
+    if "align_reference" not in recipe.arrays:
+        raise RecipeError(f"recipe {recipe.name!r} lacks align_reference; fit it again")
+    return Aligner(recipe.align, recipe.arrays["align_reference"])
+
+
 def in_force(edits: tuple[Edit, ...]) -> tuple[Edit, ...]:
     """The edits that no undo has taken back, oldest first."""
     stack: list[Edit] = []
@@ -149,7 +166,7 @@ def to_bytes(recipe: Recipe) -> bytes:
     fields = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}
     arrays, own = fields.pop("arrays"), {entry: fields.pop(name) for name, entry in _OWN_ARRAYS.items()}
     fields |= {"arrays": sorted(arrays), "edits": [vars(edit) for edit in recipe.edits], "format": FORMAT}
-    fields |= {name: part and vars(part) for name, part in (("stakes", recipe.stakes), ("tiles", recipe.tiles))}
+    fields |= {name: vars(fields[name]) for name in _PARTS if fields[name] is not None}
     text = json.dumps(fields, sort_keys=True, allow_nan=False)
     file = io.BytesIO()
     entries: dict[str, Any] = {f"array.{name}": array for name, array in arrays.items()}
@@ -187,8 +204,7 @@ def _of_entries(fields: dict[str, Any], entries: Any, version: int) -> dict[str,
     fields["arrays"] = {name: entries[f"array.{name}"] for name in names}
     fields["edits"] = tuple(Edit(**edit) for edit in fields["edits"])
     fields |= {name: tuple(fields[name]) for name in ("group_sizes", "images", "defects")}
-    fields["stakes"] = None if fields["stakes"] is None else Stakes(**fields["stakes"])
-    fields["tiles"] = None if fields["tiles"] is None else Tiles(**fields["tiles"])
+    fields |= {name: made(**fields[name]) for name, made in _PARTS.items() if fields[name] is not None}
     if set(fields) != {f.name for f in dataclasses.fields(Recipe)}:
         raise ValueError("a field is missing or unknown")
     return fields
@@ -207,6 +223,7 @@ def _made_up(fields: dict[str, Any], version: int) -> dict[str, Any]:
         "defect_scores": np.zeros(0, np.float32),
         "stakes": None,
         "tiles": None,
+        "align": None,
     }
     missing = {name: value for name, value in made.items() if _SINCE[name] > version}
     if set(missing) & set(fields):

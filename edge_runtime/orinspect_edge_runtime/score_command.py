@@ -53,7 +53,7 @@ def score(
     from orinspect_edge_runtime.explain import explain
     from orinspect_edge_runtime.preprocess import decode_ahead, list_images
 
-    paths, failed, rows = list_images(list(images)), 0, []
+    paths, failed, rows = list_images(list(images)), 0, list[dict[str, Any]]()
     with Detector.load(bundle, recipe, **options) as detector:
         tell_backend(detector)
         # A verdict may do with a part of a JPEG's size; what is shown of it is in the picture's own pixels.
@@ -65,8 +65,10 @@ def score(
                 rows.append({"image": str(path), "error": str(frame)})
                 continue
             verdict = detector(frame)
-            row = {k: v for k, v in vars(verdict).items() if k not in ("anomaly_map", "embedding")}
+            row = {k: v for k, v in vars(verdict).items() if k not in ("anomaly_map", "embedding", "pose")}
             rows.append({"image": str(path), **row, "outcome": verdict.outcome})
+            if verdict.pose is not None:
+                rows[-1]["pose"] = vars(verdict.pose)
             if not as_json:
                 word = OUTCOME_WORDS[verdict.outcome]
                 click.echo(f"{word:9}  {verdict.score:8.3f}  {path}")

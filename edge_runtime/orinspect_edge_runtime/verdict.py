@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from orinspect_edge_runtime.alignment import Pose
+
 ACCEPT, REVIEW, REJECT = "accept", "review", "reject"
 
 
@@ -18,7 +20,8 @@ class Verdict:
     is_anomalous: score > threshold. anomaly_map: float32 [height, width] at the size that the recipe sees (tiling.py) and on
     the score's scale, or None for scorers that judge the whole image. probability: share of good images that score lower.
     group: which kind of good image it was compared with. milliseconds: resize, graph and scoring of this frame.
-    embedding: float32 [E], for a drift monitor. review_threshold: the recipe's, None when it has no review band.
+    embedding: float32 [E], for a drift monitor. review_threshold: the recipe's, None when it has no review band. pose: how
+    the part lay, of a recipe that brings parts to their place; the map is that of the picture as it came.
     """
 
     score: float
@@ -30,6 +33,7 @@ class Verdict:
     milliseconds: float
     embedding: NDArray[np.float32]
     review_threshold: float | None = None
+    pose: Pose | None = None
 
     @property
     def outcome(self) -> str:

@@ -18,10 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
+from orinspect_edge_runtime.alignment import Align
 from orinspect_edge_runtime.defect_threshold import Stakes
 from orinspect_edge_runtime.errors import InputError, RecipeError
 from orinspect_edge_runtime.recipe import Edit, Recipe, check_name, from_bytes, in_force, to_bytes
 from orinspect_edge_runtime.threshold import conformal_threshold
+from orinspect_edge_runtime.tiling import Tiles
 
 TEXT = st.text(max_size=12)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -71,6 +73,8 @@ RECIPES = st.builds(
     defects=st.lists(TEXT, max_size=3).map(tuple),
     defect_scores=arrays_of.arrays(np.float32, st.integers(0, 5), elements=st.floats(width=32)),
     stakes=st.none() | st.builds(Stakes, st.floats(0.1, 9), st.just(1.0), st.floats(0.01, 0.9)) | st.just(Stakes()),
+    tiles=st.none() | st.builds(Tiles, st.integers(1, 4), st.integers(2, 4)),
+    align=st.none() | st.builds(Align, st.floats(0, 180)),
 )
 
 
@@ -263,7 +267,17 @@ def test_a_recipe_of_format_2_is_read() -> None:
     assert_equal(from_bytes(to_bytes(old), "x"), old)
 
 
-@pytest.mark.parametrize(("version", "field"), [(1, "images"), (1, "stakes"), (2, "stakes"), (2, "defects")])
+def test_a_recipe_of_format_3_is_read() -> None:
+    """Written by the release before parts were brought to one place."""
+    old = from_bytes((Path(__file__).parents[1] / "data/recipes/format-3.npz").read_bytes(), "old")
+    assert (old.defects, old.defect_scores.tolist(), old.threshold_rule) == (("bad/0.png",), [4.0], "f1")
+    assert (old.tiles, old.align) == (Tiles(3, 2), None) and old.stakes is not None
+    assert_equal(from_bytes(to_bytes(old), "x"), old)
+
+
+@pytest.mark.parametrize(
+    ("version", "field"), [(1, "images"), (1, "stakes"), (2, "stakes"), (2, "defects"), (3, "align")]
+)
 def test_a_field_from_the_future_is_refused(version: int, field: str) -> None:
     entries = entries_of((Path(__file__).parents[1] / f"data/recipes/format-{version}.npz").read_bytes())
     text = json.dumps(json.loads(bytes(entries["recipe"])) | {field: None})
@@ -271,8 +285,8 @@ def test_a_field_from_the_future_is_refused(version: int, field: str) -> None:
 
 
 def test_a_newer_format_asks_for_an_upgrade(small: Recipe) -> None:
-    with pytest.raises(RecipeError, match="format 4, this orinspect reads up to 3: upgrade orinspect"):
-        from_bytes(with_fields(small, format=4), "x")
+    with pytest.raises(RecipeError, match="format 5, this orinspect reads up to 4: upgrade orinspect"):
+        from_bytes(with_fields(small, format=5), "x")
 
 
 def test_undo_takes_back_the_last_edit_that_stands() -> None:

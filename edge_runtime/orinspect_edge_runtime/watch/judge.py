@@ -99,7 +99,9 @@ class Judge:
                 raise item
             self.detector.use(name)
             fitted = fit_to_model(item.pixels, self.detector.view.spec)
-            self.look = Look(item, fitted, self.detector(replace(item, pixels=fitted)))
+            # Where a part lies is found in the picture as it came: stretched, a turn is no turn.
+            seen = item if self.detector.recipe.align is not None else replace(item, pixels=fitted)
+            self.look = Look(item, fitted, self.detector(seen))
         except (OrinspectError, RuntimeError, ValueError) as failed:
             error = " ".join(str(failed).split()) or type(failed).__name__
         frame = NO_FRAME if isinstance(item, ImageError) else item

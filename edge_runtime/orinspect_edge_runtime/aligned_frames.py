@@ -1,0 +1,35 @@
+"""Frames of good images with the part in one place: the place is learnt from the first of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+from dataclasses import replace
+
+from orinspect_edge_runtime.alignment import REFERENCE_PICTURES, Align, Aligner, make_reference, without_bars
+from orinspect_edge_runtime.preprocess import Frame, Pixels, PreprocessSpec
+
+
+def with_placing(
+    frames: Iterable[Frame], degrees: float | None, spec: PreprocessSpec
+) -> tuple[Iterable[Frame], Aligner | None]:
+    """All the frames again, and what brings parts to the place that the first of them have; None without degrees.
+
+    Of the first ones only what the model can see is held. Raises InputError when nothing can be seen in them.
+    """
+    if degrees is None:
+        return frames, None
+    rest = iter(frames)
+    first = [
+        replace(frame, pixels=without_bars(frame.pixels, spec)) for frame in itertools.islice(rest, REFERENCE_PICTURES)
+    ]
+    if not first:
+        return first, None
+    align = Align(degrees)
+    reference = make_reference(align, [frame.pixels for frame in first])
+    return itertools.chain(first, rest), Aligner(align, reference)
+
+
+def in_place(frame: Frame, aligner: Aligner | None, spec: PreprocessSpec) -> Pixels:
+    """The frame's pixels with the part in its place, see Aligner.placed; without an aligner those of the frame."""
+    return frame.pixels if aligner is None else aligner.placed(frame.pixels, aligner.pose(frame.pixels), spec)

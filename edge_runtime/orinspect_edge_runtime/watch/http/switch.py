@@ -86,4 +86,5 @@ class Switch:
             threshold=recipe.threshold_rule if recipe.stakes is None else "conformal",
             tiles="" if recipe.tiles is None else str(recipe.tiles),
             tile_overlap=Tiles.overlap if recipe.tiles is None else recipe.tiles.overlap,
+            align=None if recipe.align is None else recipe.align.degrees,
         )

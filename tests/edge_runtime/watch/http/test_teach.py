@@ -14,6 +14,7 @@ pytest.importorskip("starlette", reason="the extra `watch` is not installed")
 
 from site_of_tests import wait_for
 
+from orinspect_edge_runtime.alignment import Align
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.fit import FitOptions, fit_recipe
@@ -94,12 +95,12 @@ def test_a_fit_that_fails_says_why(open_site: Callable[..., Site]) -> None:
     assert len(list((site.folder / "http/teach/taught").glob("*.png"))) == 4
 
 
-def test_a_recipe_taught_anew_keeps_its_mask_and_its_review_band(open_site: Callable[..., Site]) -> None:
+def test_a_recipe_taught_anew_keeps_its_mask_its_review_band_and_its_place(open_site: Callable[..., Site]) -> None:
     site = open_site()
     bundle, mask = Bundle.open(site.folder / "bundle"), np.zeros((32, 32), bool)
     mask[:, :16] = True
     frames = (read_frame(site.pictures / name, bundle.manifest.preprocess) for name in GOOD)
-    options = FitOptions(false_alarm=0.1, review_alarm=0.3)
+    options = FitOptions(false_alarm=0.1, review_alarm=0.3, align=5.0)
     bundle.add_recipe(fit_recipe(bundle, frames, "part", options, mask=mask))
     assert site.ask("POST", "/api/recipes/part/run").status == 200
     start(site, 8, name="part", replace=True)
@@ -107,7 +108,7 @@ def test_a_recipe_taught_anew_keeps_its_mask_and_its_review_band(open_site: Call
     assert until(site, "done", "failed")["error"] == ""
     taught = Bundle.open(site.folder / "bundle").recipe("part")
     assert (taught.good_images, taught.false_alarm, taught.review_alarm) == (8, 0.1, 0.3)
-    assert np.array_equal(taught.arrays["mask"], mask)
+    assert np.array_equal(taught.arrays["mask"], mask) and taught.align == Align(5.0)
     assert site.watch.judge.product.recipe.review_threshold == taught.review_threshold
 
 

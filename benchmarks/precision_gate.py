@@ -1,9 +1,10 @@
 """What fp16 and int8 change, without and with the accuracy gate, on images that the gate has not seen.
 
     python benchmarks/precision_gate.py            3 encoders x 8 sets; writes benchmarks/results/precision_gate.json
+    python benchmarks/precision_gate.py --encoders tf_efficientnet_lite0      replaces the rows of these
     python benchmarks/precision_gate.py --quick    one encoder, one set of each kind; prints only
 
-One that was stopped goes on where it was, as long as the commit is the same.
+One that was stopped goes on where it was, as long as the commit is the same. Every row names its commit.
 
 Encoders: EfficientNet-Lite0 (depthwise) with ImageNet weights, ResNet-18 and ViT-Tiny with random weights whose batch
 statistics fit the images (no other weights are at hand offline): their AUROC says little, its drift says how exact the
@@ -83,14 +84,19 @@ class Task:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--encoders", default=",".join(ENCODERS))
     chosen = parser.parse_args()
-    conditions = measure_conditions(0) | {"commit": revision(), "sizes": SIZE, "budget": asdict(Budget())}
-    encoders = list(ENCODERS.items())[: 1 if chosen.quick else None]
-    journal = GateJournal(JOURNAL, repr(conditions["commit"]).encode())
+    commit = revision()
+    conditions = measure_conditions(0) | {"commit": commit, "sizes": SIZE, "budget": asdict(Budget())}
+    names = chosen.encoders.split(",")[: 1 if chosen.quick else None]
+    journal = GateJournal(JOURNAL, repr(commit).encode())
     rows: list[Row] = []
     for task in tasks(quick=chosen.quick):
-        for name, init in encoders:
-            rows += journal.remember(f"{name} {task.name}", lambda: list(measure(name, init, task)))  # noqa: B023
+        for name in names:
+            rows += journal.remember(f"{name} {task.name}", lambda: list(measure(name, task)))  # noqa: B023
+    rows = [row | {"commit": commit} for row in rows]
+    if not chosen.quick:
+        rows = in_order_of_encoders(rows + [row for row in measured_before() if row["encoder"] not in names])
     faults = planted_faults()
     show(rows, faults)
     if not chosen.quick:
@@ -100,6 +106,14 @@ def main() -> int:
     over = [row for row in rows if row["gated"] and abs(row["auroc_drift"]) > LARGEST_DRIFT]
     unlike = [row for row in rows if row["build"].get("int8_layers", 0) != row.get("int8_expected", 0)]
     return int(bool(over or unlike) or not all(fault["named"] for fault in faults))
+
+
+def measured_before() -> list[Row]:
+    return list(json.loads(RESULT.read_bytes())["rows"]) if RESULT.exists() else []
+
+
+def in_order_of_encoders(rows: list[Row]) -> list[Row]:
+    return sorted(rows, key=lambda row: list(ENCODERS).index(row["encoder"]))
 
 
 def tasks(*, quick: bool) -> Iterator[Task]:
@@ -185,9 +199,9 @@ def _fit_batch_statistics(encoder: Any, good: Any) -> None:
             encoder.train()(batch)
 
 
-def measure(name: str, init: str, task: Task) -> Iterator[Row]:
+def measure(name: str, task: Task) -> Iterator[Row]:
     """A row a precision: fp32, fp16 and int8 through the gate, int8 naive."""
-    graph = encoder_graph(name, init, task.good)
+    graph = encoder_graph(name, ENCODERS[name], task.good)
     images = ExportImages(task.good[:CALIBRATION], task.good[CALIBRATION:], ("image",) * CALIBRATION, ())
     start = time.perf_counter()
     lowered = lower_precisions(graph, images, ExportOptions(), lambda share: None)

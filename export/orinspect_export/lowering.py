@@ -18,6 +18,7 @@ from orinspect_export.activation_statistics import (
     outlier_channels,
 )
 from orinspect_export.decisions import Judge
+from orinspect_export.equalisation import equalise
 from orinspect_export.fp16 import half_layers, half_nodes, to_fp16, to_fp16_beside_int8
 from orinspect_export.gate import Candidate, Gated, pass_gate
 from orinspect_export.gate_journal import Remember, measure_anew
@@ -129,6 +130,7 @@ def _fp16(
 def _int8(
     model: onnx.ModelProto, images: ExportImages, options: ExportOptions, statistics: dict[str, TensorStatistics]
 ) -> tuple[Candidate, dict[str, str]]:
+    model = equalise(model, images.calibration)
     quantiser = Quantiser(model, images.calibration, _placement(model, images, options))
     layers = set(weighted_layers(model))
     inputs = {node.name: node.input[0] for node in model.graph.node if node.name in layers}
@@ -150,6 +152,7 @@ def _placement(model: onnx.ModelProto, images: ExportImages, options: ExportOpti
 def _int8_cpu(
     model: onnx.ModelProto, images: ExportImages, options: ExportOptions, statistics: dict[str, TensorStatistics]
 ) -> tuple[Candidate, dict[str, str]]:
+    model = equalise(model, images.calibration)
     quantiser = CpuQuantiser(model, images.calibration)
     alike = Quantiser(model, images.calibration)
     never = set(alike.layers).difference(quantiser.layers)

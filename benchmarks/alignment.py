@@ -5,10 +5,11 @@
 
 ELPV solar cells (300x300) on a dark belt of 416x416 pixels with sensor noise: 400 good cells to fit on, 350 good and 350
 defective others to test. `straight`: all in the middle, what a perfect fixture would give. `moved`: shifted by up to 6 % of
-the picture and turned by up to 5 degrees, at random; `anyhow`: turned by any angle. Each as it comes, and with `fit
---align`. Encoder: EfficientNet-Lite0 with ImageNet weights, 192 pixels, fp32. Image AUROC with its 95 % bootstrap interval;
-`missed` is how far the turn that was found is off, degrees (cells look nearly the same after half a turn, so turns are
-compared modulo 90). Times are processor time of one core.
+the picture and turned by up to 5 degrees, at random; `anyhow`: turned by any angle. `cut`: moved cells of which the picture
+shows the inner 256 pixels alone, so what comes in at the rim is made up. Each as it comes, and with `fit --align`. Encoder:
+EfficientNet-Lite0 with ImageNet weights, 192 pixels, fp32. Image AUROC with its 95 % bootstrap interval; `missed` is how far
+the turn that was found is off, degrees (cells look nearly the same after half a turn, so turns are compared modulo 90).
+Times are processor time of one core.
 """
 
 from __future__ import annotations
@@ -48,14 +49,21 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Line:
-    """How parts lie: largest turn in degrees, largest shift as a share of the picture, and what `--align` is given."""
+    """How parts lie: largest turn in degrees, largest shift as a share of the picture, what `--align` is given, and how
+    many pixels of the belt's middle the picture shows."""
 
     degrees: float
     shift: float
     align: float
+    side: int = SIDE
 
 
-LINES = {"straight": Line(0, 0, 0), "moved": Line(5, 0.06, 10), "anyhow": Line(180, 0.06, 180)}
+LINES = {
+    "straight": Line(0, 0, 0),
+    "moved": Line(5, 0.06, 10),
+    "anyhow": Line(180, 0.06, 180),
+    "cut": Line(4, 0.03, 8, 256),
+}
 
 
 def main() -> None:
@@ -82,7 +90,8 @@ def measure(name: str, line: Line, cells: list[Cell], known: int, encoder: Encod
     rng = np.random.default_rng(0)
     lie = rng.uniform(-1, 1, (len(cells), 3)) * [line.degrees, line.shift, line.shift]
     frames = [
-        Frame(on_the_belt(cell, *pose, rng), str(n)) for n, (cell, pose) in enumerate(zip(cells, lie, strict=True))
+        Frame(on_the_belt(cell, *pose, line.side, rng), str(n))
+        for n, (cell, pose) in enumerate(zip(cells, lie, strict=True))
     ]
     defective = np.array([cell.probability > 0 for cell in cells[known:]])
     row = {"line": name, "aligned": False, "auroc": aurocs(encoder, [f.pixels for f in frames], known, defective)}
@@ -99,8 +108,8 @@ def measure(name: str, line: Line, cells: list[Cell], known: int, encoder: Encod
     return [row, {"line": name, "aligned": True, "auroc": aurocs(encoder, placed, known, defective)} | figures]
 
 
-def on_the_belt(cell: Cell, degrees: float, x: float, y: float, rng: np.random.Generator) -> Pixels:
-    """The cell on a dark belt, turned clockwise and shifted, with sensor noise: uint8 [SIDE, SIDE, 3]."""
+def on_the_belt(cell: Cell, degrees: float, x: float, y: float, side: int, rng: np.random.Generator) -> Pixels:
+    """The cell on a dark belt, turned clockwise and shifted, with sensor noise: uint8 [side, side, 3], the middle."""
     with Image.open(cell.path) as opened:
         picture = Image.new("L", (SIDE, SIDE), BELT)
         picture.paste(opened.convert("L"), ((SIDE - opened.width) // 2, (SIDE - opened.height) // 2))
@@ -111,7 +120,9 @@ def on_the_belt(cell: Cell, degrees: float, x: float, y: float, rng: np.random.G
         fillcolor=BELT,  # type: ignore[arg-type]
     )
     noisy = np.asarray(turned, np.float32) + rng.normal(0, NOISE, (SIDE, SIDE)).astype(np.float32)
-    return np.repeat(np.clip(noisy, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
+    rim = (SIDE - side) // 2
+    shown = noisy[rim : rim + side, rim : rim + side]
+    return np.repeat(np.clip(shown, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2)
 
 
 def missed(aligner: Aligner, frames: list[Frame], lie: NDArray[np.float64]) -> Row:

@@ -4,7 +4,8 @@
     python benchmarks/placements.py --modelopt PYTHON --quick    one encoder, one set; prints only
 
 PYTHON: of an environment with nvidia-modelopt[onnx]. Encoders, sets and figures are those of precision_gate.py. Every
-layer that is placed is in INT8, none is kept; the rest is float32. Agreement is on held-out good images and their copies
+layer that is placed is in INT8, none is kept; the rest is float32. `equalised`: see equalisation.py, as `export` does it for
+encoders with depthwise layers. Agreement is on held-out good images and their copies
 with a piece of another pasted in (decisions.py), AUROC on the test images.
 """
 
@@ -24,6 +25,7 @@ from rich.table import Table
 from orinspect_edge_runtime import durable
 from orinspect_edge_runtime.conditions import measure_conditions
 from orinspect_export.decisions import Judge
+from orinspect_export.equalisation import depthwise_pairs, equalise
 from orinspect_export.int8 import Quantiser, calibrate
 from orinspect_export.modelopt import METHODS, modelopt_placement
 
@@ -50,11 +52,14 @@ def measure(name: str, init: str, task: Task, modelopt: Path) -> Iterator[dict[s
     """A row a placement."""
     model = encoder_graph(name, init, task.good).model
     calibration, held_out = task.good[:CALIBRATION], task.good[CALIBRATION:]
-    judge, exact = Judge(model, held_out), accuracy(model, task)["auroc"]
-    placements = {f"ours {one}": calibrate(model, calibration, one) for one in OURS}
-    placements |= {f"ModelOpt {one}": modelopt_placement(model, calibration, modelopt, one) for one in METHODS}
-    for whose, placement in placements.items():
-        rounded = Quantiser(model, calibration, placement).build()
+    judge, exact = Judge(model, held_out), _auroc(model, task)
+    placed = {f"ours {one}": (model, calibrate(model, calibration, one)) for one in OURS}
+    if depthwise_pairs(model):
+        alike = equalise(model, calibration)
+        placed |= {f"ours {one}, equalised": (alike, calibrate(alike, calibration, one)) for one in OURS}
+    placed |= {f"ModelOpt {one}": (model, modelopt_placement(model, calibration, modelopt, one)) for one in METHODS}
+    for whose, (graph, placement) in placed.items():
+        rounded = Quantiser(graph, calibration, placement).build()
         agreement = judge.agreement(rounded)
         yield {
             "encoder": name,
@@ -62,11 +67,16 @@ def measure(name: str, init: str, task: Task, modelopt: Path) -> Iterator[dict[s
             "placement": whose,
             "layers": len(placement.places),
             "rank_correlation": agreement.score_rank_correlation,
+            "error_sd": agreement.score_difference_sd,
             "verdict_flips": agreement.verdict_flips,
             "least_cosine": agreement.least_cosine,
             "auroc": exact,
-            "auroc_drift": 100 * (accuracy(rounded, task)["auroc"] - exact),
+            "auroc_drift": 100 * (_auroc(rounded, task) - exact),
         }
+
+
+def _auroc(model: Any, task: Task) -> float:
+    return float(accuracy(model, task)[1]["auroc"] or 0.0)
 
 
 def show(rows: list[dict[str, Any]]) -> None:

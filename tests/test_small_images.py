@@ -12,12 +12,16 @@ from PIL import Image
 
 pytest.importorskip("torch", reason="the journey needs the train and export extras")
 
-from orinspect_edge_runtime import Detector
+from orinspect_edge_runtime import Bundle, Detector
 from orinspect_edge_runtime.fit_command import fit
 from orinspect_export.cli import export
 from orinspect_train.cli import pretrain
 
 SIDE = 32
+
+
+# Plates that differ by noise alone have no order that a precision could keep.
+LOOSE = ("--min-rank-correlation", 0.9, "--max-flips", 0.2)
 
 
 def draw(count: int, seed: int, *, scratched: bool) -> np.ndarray:
@@ -51,3 +55,22 @@ def test_32_pixels_are_enough(tmp_path: Path) -> None:
         # Stride 8: a map of four by four patches.
         assert detector(draw(1, 2, scratched=True)[0]).anomaly_map is not None
     assert max(scores[0]) < min(scores[1])
+
+
+def test_four_turns_of_each_frame_are_embedded_in_every_precision(tmp_path: Path) -> None:
+    good, bundle = tmp_path / "good", tmp_path / "bundle"
+    good.mkdir()
+    for number, plate in enumerate(draw(40, 0, scratched=False)):
+        Image.fromarray(plate).save(good / f"{number}.png")
+    options = ("--method", "rotation", "--encoder", "tiny_resnet", "--init", "scratch", "--size", SIDE, "--epochs", 2)
+    run(pretrain, good, "--out", tmp_path / "run", *options)
+    precisions = ("fp32", "fp16", "int8", "int8-cpu")
+    asked = ("--precision", ",".join(precisions), "--turns", *LOOSE)
+    run(export, tmp_path / "run", "--out", bundle, "--calibration", good, *asked)
+    assert Bundle.open(bundle).manifest.precisions == precisions
+    for precision in precisions:
+        run(fit, bundle, good, "--recipe", "plate", "--scorer", "knn", "--precision", precision, "--false-alarm", 0.05)
+        with Detector.load(bundle, recipe="plate") as detector:
+            upright = [detector(plate).score for plate in draw(10, 1, scratched=False)]
+            lying = [detector(np.rot90(plate).copy()).score for plate in draw(10, 1, scratched=False)]
+        assert max(upright) < min(lying), precision

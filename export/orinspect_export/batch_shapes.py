@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Two batch sizes: what differs between them depends on the batch. Not 1, which every dimension broadcasts with.
 BATCHES = (2, 3)
-# The first pixel of each frame, as begin, end and axes of a Slice.
+# The first pixel of each image, as begin, end and axes of a Slice.
 CORNER = ([0, 0, 0], [1, 1, 1], [1, 2, 3])
 Shapes = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -58,23 +58,34 @@ def _fix_reshape(model: onnx.ModelProto, node: onnx.NodeProto, shapes: Shapes) -
 
 
 def _fix_expand(model: onnx.ModelProto, node: onnx.NodeProto, shapes: Shapes) -> None:
-    """Only from [1, ...] to [batch, ...] with the rest as it was: a class token, say, which is a constant."""
+    """Only from [1, ...] to [images, ...] with the rest as it was: a class token, say, which is a constant."""
     from onnx import numpy_helper
 
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     token, (low, high) = constants.get(node.input[0]), shapes
-    if token is None or (low[0], high[0]) != BATCHES or token.shape != (1, *low[1:]) or (low != high).sum() != 1:
+    views, rest = divmod(low[0], BATCHES[0])
+    if (
+        token is None
+        or rest
+        or high[0] != views * BATCHES[1]
+        or token.shape != (1, *low[1:])
+        or (low != high).sum() != 1
+    ):
         return
-    zeros = _zero_of_each_frame(model, node.output[0], token.ndim)
+    # Several views of a frame are put behind one another by the graph's first Concat.
+    zeros = _zero_of_each(model, "Cast" if views == 1 else "Concat", node.output[0], token.ndim)
     node.op_type = "Add"
     node.input[1] = zeros
 
 
-def _zero_of_each_frame(model: onnx.ModelProto, name: str, dimensions: int) -> str:
-    """A tensor of zeros [batch, 1, ...]: a corner pixel of each frame, times zero. Pixels are always finite."""
+def _zero_of_each(model: onnx.ModelProto, source: str, name: str, dimensions: int) -> str:
+    """Zeros [images, 1, ...]: a corner pixel, times zero, of each image that the first node of the type `source` gives.
+
+    Pixels are always finite.
+    """
     from onnx import helper
 
-    place, cast = next((i, n) for i, n in enumerate(model.graph.node) if n.op_type == "Cast")
+    place, images = next((i, n) for i, n in enumerate(model.graph.node) if n.op_type == source)
     begin, end, axes = (
         _constant(model, f"{name} {what}", np.array(value))
         for what, value in zip(("begin", "end", "axes"), CORNER, strict=True)
@@ -83,7 +94,7 @@ def _zero_of_each_frame(model: onnx.ModelProto, name: str, dimensions: int) -> s
     shape = _constant(model, f"{name} ones", np.array([-1] + [1] * (dimensions - 1)))
     corner, product, zeros = (f"{name} {what}" for what in ("corner", "product", "zeros"))
     nodes = [
-        helper.make_node("Slice", [cast.output[0], begin, end, axes], [corner], name=corner),
+        helper.make_node("Slice", [images.output[0], begin, end, axes], [corner], name=corner),
         helper.make_node("Mul", [corner, zero], [product], name=product),
         helper.make_node("Reshape", [product, shape], [zeros], name=zeros),
     ]

@@ -21,6 +21,11 @@ PATH = click.Path(path_type=Path)
     "--precision", default="fp32,fp16,int8", show_default=True, help="Precisions to write, with commas; also int8-cpu."
 )
 @click.option("--calibration", type=PATH, required=True, help="Folder of images such as the device will see.")
+@click.option(
+    "--turns",
+    is_flag=True,
+    help="Embed each frame turned four ways, for knn and mahalanobis after `rotation`: four times the encoder's work.",
+)
 @click.option("--calibrator", help="min-max, percentile, entropy or mse.  [default: mse; with --modelopt: min-max]")
 @click.option(
     "--modelopt",
@@ -66,6 +71,7 @@ def export(
 
     \b
     Example:  orinspect export RUN --out BUNDLE --calibration images/
+              orinspect export RUN --out BUNDLE --calibration images/ --turns
     """
     from orinspect_edge_runtime.progress import shares
 

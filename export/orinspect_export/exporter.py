@@ -44,7 +44,7 @@ class ExportOptions:
     the precisions may change. labelled: a dataset with good and defective images to hold the budget on. verify_compiler:
     build every graph with NVIDIA's compiler as well, which must be installed. modelopt: the Python of an environment with
     NVIDIA ModelOpt, which then places the int8 graph's pairs. calibrator: of CALIBRATORS, or with modelopt of METHODS; None:
-    what has served best.
+    what has served best. turns: embed the four quarter turns of each frame.
     """
 
     precisions: tuple[str, ...] = PRECISIONS
@@ -55,6 +55,7 @@ class ExportOptions:
     modelopt: Path | None = None
     budget: Budget = field(default_factory=Budget)
     labelled: Path | None = None
+    turns: bool = False
 
     def __post_init__(self) -> None:
         known = (*PRECISIONS, *CPU_PRECISIONS)
@@ -103,7 +104,7 @@ def export_run(
         raise InputError(f"{out} exists already: choose another name, or pass --force to replace it")
     # Told before the minute that tracing may take.
     list_images([calibration])
-    encoder = export_encoder(run)
+    encoder = export_encoder(run, turns=options.turns)
     tell(0.15)
     images = choose_images(calibration, encoder.preprocess, options.seed)
     tell(0.25)

@@ -19,7 +19,9 @@ from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.manifest import EncoderSpec
 from orinspect_edge_runtime.preprocess import PreprocessSpec
 from orinspect_export.batch_shapes import fix_shapes
+from orinspect_train.methods.rotation import TURNS
 from orinspect_train.run import load_encoder
+from orinspect_train.turned import TurnedEncoder
 
 if TYPE_CHECKING:
     import onnx
@@ -62,10 +64,11 @@ class EncoderGraph:
     preprocess: PreprocessSpec
 
 
-def open_run(run: Path) -> tuple[FrameEncoder, EncoderSpec, PreprocessSpec]:
+def open_run(run: Path, *, turns: bool = False) -> tuple[FrameEncoder, EncoderSpec, PreprocessSpec]:
     """The encoder of a RUN folder with its normalisation, and what a manifest says about it.
 
-    Raises InputError: missing or damaged files, a newer format, or a model size that the encoder's stages do not fit.
+    turns: embed the four quarter turns of each frame (see turned.py). Raises InputError: missing or damaged files, a
+    newer format, a model size that the encoder's stages do not fit, or turns of frames that are not square.
     """
     encoder, record = load_encoder(run)
     try:
@@ -73,30 +76,34 @@ def open_run(run: Path) -> tuple[FrameEncoder, EncoderSpec, PreprocessSpec]:
         preprocess = PreprocessSpec(**record["preprocess"])
     except (TypeError, ValueError) as error:
         raise InputError(f"{run}: its record of the normalisation or model size is damaged ({error})") from error
-    module = FrameEncoder(encoder, mean, std).eval()
+    method, views = str(record.get("method", "")), TURNS if turns else 1
+    if turns and preprocess.height != preprocess.width:
+        raise InputError(f"{run}: frames of {preprocess.width}x{preprocess.height} pixels: --turns needs square ones")
+    seen = TurnedEncoder(encoder, preprocess.height) if turns else encoder
+    module = FrameEncoder(seen, mean, std).eval()
     grid = encoder.grid(preprocess.height, preprocess.width)
     _try(run, module, preprocess, grid)
     spec = EncoderSpec(
         name=record["name"],
         init=str(record.get("init", "")),
-        method=str(record.get("method", "")),
+        method=f"{method}, embedding of {views} turns" if turns else method,
         mean=mean,
         std=std,
         layers=tuple(record["layers"]),
         grid=grid,
         patch_dim=encoder.patch_dim,
-        embedding_dim=encoder.embedding_dim,
+        embedding_dim=views * encoder.embedding_dim,
         adapted=bool(record.get("adapted", True)),
     )
     return module, spec, preprocess
 
 
-def export_encoder(run: Path) -> EncoderGraph:
+def export_encoder(run: Path, *, turns: bool = False) -> EncoderGraph:
     """Trace the encoder of a run and fold everything that the fixed model size makes constant.
 
-    Raises InputError as `open_run` does, and when the encoder keeps operators that do not fold.
+    turns: as of `open_run`. Raises InputError as `open_run` does, and when the encoder keeps operators that do not fold.
     """
-    module, spec, preprocess = open_run(run)
+    module, spec, preprocess = open_run(run, turns=turns)
     return EncoderGraph(fold(trace(module, preprocess), spec.name), spec, preprocess)
 
 

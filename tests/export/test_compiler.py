@@ -74,6 +74,18 @@ def test_every_family_of_encoders_builds(
 
 
 @needs_compiler
+@pytest.mark.parametrize("family", ["test_resnet", "test_vit"])
+@pytest.mark.parametrize("precision", ["fp32", "int8 and fp16"])
+def test_a_graph_that_turns_its_frames_builds(
+    precision: str, family: str, make_run: Callable[..., Path], frames: Any
+) -> None:
+    graph = export_encoder(make_run(family), turns=True)
+    converted = CONVERSIONS[precision](graph, frames[:4])
+    report = compile_report(attach_head(converted, "patchcore", graph.spec, graph.preprocess).SerializeToString())
+    assert report.errors == () and report.built
+
+
+@needs_compiler
 def test_a_refused_operator_is_named() -> None:
     model = onnx.parser.parse_model(
         """<ir_version: 8, opset_import: ["" : 17]>

@@ -46,6 +46,28 @@ def test_encoders_that_ask_for_shapes_are_exported_without_any(
     np.testing.assert_allclose(outputs["patches"], patches.numpy(), rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_turns_are_embedded_as_frames_that_lie_so(
+    name: str, batch: int, make_run: Callable[..., Path], frames: Any, run_graph: Callable[..., Any]
+) -> None:
+    run, some = make_run(name), frames[:batch]
+    plain, turned = export_encoder(run), export_encoder(run, turns=True)
+    assert turned.spec.embedding_dim == 4 * plain.spec.embedding_dim and "4 turns" in turned.spec.method
+    lying = [run_graph(plain.model, frames=np.rot90(some, turns, (1, 2)).copy()) for turns in range(4)]
+    found = run_graph(turned.model, frames=some)
+    expected = np.concatenate([outputs["embedding"] for outputs in lying], axis=1)
+    np.testing.assert_allclose(found["embedding"], expected, rtol=2e-3, atol=2e-4)
+    np.testing.assert_allclose(found["patches"], lying[0]["patches"], rtol=2e-3, atol=2e-4)
+
+
+def test_turns_need_square_frames(make_run: Callable[..., Path]) -> None:
+    run = make_run("test_resnet", height=64, width=96)
+    open_run(run)
+    with pytest.raises(InputError, match="96x64 pixels: --turns needs square ones"):
+        open_run(run, turns=True)
+
+
 def test_normalisation_is_in_the_graph(resnet_run: Path, frames: Any) -> None:
     module, _, _ = open_run(resnet_run)
     by_hand = (torch.from_numpy(frames[:2]).permute(0, 3, 1, 2).double() / 255 - 0.5) / 0.5

@@ -13,13 +13,15 @@ whatever the run's own check says of it (`kept`).
 one-class  each of ten classes: 5,400 of its 6,000 training pictures are trained on and are the memory, 600 others set the
            mean and spread of each score (needed where two are added). Test: the first 5,000 test pictures, AUROC. Rows:
            raw: mean L2 distance of the pixels to the 5 nearest. untrained, rotation: the project's scorer `knn` on the
-           embeddings. turns: how unsure the pretext's own classifier is of four turned copies (minus the mean log
-           probability of the right turn), which a bundle cannot do yet: the classifier is dropped after training.
+           embeddings of the graph that `orinspect export` writes; with "four turns" on those of `export --turns`.
+           classifier: how unsure the pretext's own classifier is of four turned copies (minus the mean log probability
+           of the right turn), which a bundle cannot do: the classifier is dropped after training.
 all        kNN (20 neighbours, L2 on standardised embeddings, 20,000 labelled training pictures) and linear accuracy (the
            ridge regression of `orinspect probe`, the same pictures) on the 10,000 test pictures.
 
 Settings were chosen on training pictures of three classes against other classes' training pictures. No row was chosen by
-its test figure: all are shown. `rotation` is what `orinspect pretrain`, `export` and `fit --scorer knn` give.
+its test figure: all are shown. Rows without raw pixels and classifier are what `orinspect pretrain`, `export` and
+`fit --scorer knn` give.
 Intervals: 95 %, bootstrap over the ten classes (one-class) or over the test pictures (all), paired with raw pixels.
 """
 
@@ -36,6 +38,7 @@ from typing import Any
 
 import fashion
 import numpy as np
+import onnxruntime
 import torch
 from numpy.typing import NDArray
 from revision import revision
@@ -45,12 +48,15 @@ from ssl_plots import draw_fashion
 from orinspect_edge_runtime import durable, metrics
 from orinspect_edge_runtime.conditions import measure_conditions
 from orinspect_edge_runtime.scorers import SCORERS
+from orinspect_export.graph import export_encoder
 from orinspect_train.checkpoint import read_checkpoint
 from orinspect_train.config import make_config
+from orinspect_train.encoder import normalisation
 from orinspect_train.images import ImageSet
 from orinspect_train.label_probe import fit_linear
 from orinspect_train.methods.rotation import TURNS
 from orinspect_train.pretrain import open_encoder, open_pretraining, pretrain
+from orinspect_train.run import encoder_record, save_encoder
 from orinspect_train.run_folder import CHECKPOINT
 from orinspect_train.training import Pretraining
 
@@ -123,16 +129,16 @@ def one_class(form: Form) -> Row:
 def class_scores(known: Pixels, calibration: Pixels, test: Pixels, settings: Row) -> tuple[dict[str, Floats], Row]:
     """Scores of the test pictures by row, and what the run came to; `calibration` was not trained on."""
     module, note = adapt(known, settings)
-    untrained = open_module(known, settings)
     sets = (known, np.concatenate([calibration, test]))
-    scores = {
-        "raw": nearest(*map(flat, sets)),
-        "untrained": embedding_knn(*(embed(untrained, pixels) for pixels in sets)),
-        "rotation": embedding_knn(*(embed(module, pixels) for pixels in sets)),
-        "turns": unsure_of_turn(module, sets[1]),
-    }
+    scores = {"raw": nearest(*map(flat, sets))}
+    for name, encoder in (("untrained", open_module(known, settings)), ("rotation", module)):
+        seen = [exported_embeddings(encoder, pixels) for pixels in sets]
+        upright = encoder.encoder.embedding_dim
+        scores[name] = embedding_knn(*(np.ascontiguousarray(values[:, :upright]) for values in seen))
+        scores[f"{name}, four turns"] = embedding_knn(*seen)
+    scores["classifier"] = unsure_of_turn(module, seen[1])
     unseen = {name: standard(values, len(calibration)) for name, values in scores.items()}
-    for pair in (("rotation", "raw"), ("turns", "rotation"), ("turns", "rotation", "raw")):
+    for pair in (("rotation", "raw"), ("rotation", "classifier"), ("rotation, four turns", "classifier")):
         unseen[" + ".join(pair)] = sum((unseen[name] for name in pair), np.zeros(len(test), np.float32))
     return unseen, note
 
@@ -193,23 +199,39 @@ def open_module(pixels: Pixels, settings: Row) -> Pretraining:
 def embed(module: Pretraining, pixels: Pixels) -> Floats:
     """Embeddings float32 [N, E] of uint8 [N, H, W, 3]."""
     with torch.inference_mode():
-        parts = [_embedding(module, pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH)]
-    return torch.cat(parts).numpy()
+        batches = (torch.from_numpy(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH))
+        stages = (module.encoder.stages(module.normalise(batch)) for batch in batches)
+        return torch.cat([module.encoder.pool_embedding(maps) for maps in stages]).numpy()
 
 
-def unsure_of_turn(module: Pretraining, pixels: Pixels) -> Floats:
-    """Minus the log probability of the right turn, mean over the turned copies, float32 [N]."""
-    total = np.zeros(len(pixels), np.float32)
+def exported_embeddings(module: Pretraining, pixels: Pixels) -> Floats:
+    """What the graph of `orinspect export --turns` gives for uint8 [N, H, W, 3]: float32 [N, 4 E], the upright first."""
+    mean, std = normalisation(module.config.encoder)
+    record = encoder_record(
+        module.encoder,
+        init=module.config.init,
+        method=module.config.method,
+        mean=mean,
+        std=std,
+        preprocess=module.config.preprocess,
+        adapted=True,
+    )
+    with tempfile.TemporaryDirectory(prefix="orinspect-ssl-") as run:
+        save_encoder(Path(run), module.encoder, record)
+        graph = export_encoder(Path(run), turns=True).model.SerializeToString()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    batches = (pixels[i : i + BATCH] for i in range(0, len(pixels), BATCH))
+    return np.concatenate([session.run(["embedding"], {"frames": batch})[0] for batch in batches])
+
+
+def unsure_of_turn(module: Pretraining, embeddings: Floats) -> Floats:
+    """Minus the log probability of the right turn, mean over the turned copies, float32 [N] of embeddings [N, 4 E]."""
     with torch.inference_mode():
-        for turn in range(TURNS):
-            turned = np.ascontiguousarray(np.rot90(pixels, turn, (1, 2)))
-            parts = [module.heads(_embedding(module, turned[i : i + BATCH])) for i in range(0, len(turned), BATCH)]
-            total -= torch.log_softmax(torch.cat(parts), 1)[:, turn].numpy() / TURNS
-    return total
-
-
-def _embedding(module: Pretraining, pixels: Pixels) -> torch.Tensor:
-    return module.encoder.pool_embedding(module.encoder.stages(module.normalise(torch.from_numpy(pixels))))
+        logits = module.heads(torch.from_numpy(embeddings).unflatten(1, (TURNS, -1)))
+        right = torch.log_softmax(logits, 2).diagonal(dim1=1, dim2=2)
+    return np.asarray(-right.mean(1).numpy(), np.float32)
 
 
 def flat(pixels: Pixels) -> Floats:

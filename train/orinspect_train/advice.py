@@ -22,7 +22,7 @@ from orinspect_edge_runtime.errors import CheckFailed, InputError
 from orinspect_train import alignment, budget
 from orinspect_train.alignment import Check, Scores
 from orinspect_train.checkpoint import Plan
-from orinspect_train.config import DEFECT_METHODS, PretrainConfig
+from orinspect_train.config import DAMAGE, DEFECT_METHODS, PretrainConfig
 from orinspect_train.images import ImageSet, read_images
 from orinspect_train.keeper import Keeper
 from orinspect_train.methods import complete
@@ -108,7 +108,7 @@ def advise(
     ]  # fmt: skip
     rows.sort(key=lambda row: -row.mean.value if row.mean else 1.0)
     return Advice(
-        alignment.MEASURE, len(images.pixels), len(probe.check.held_out), config.minutes,
+        alignment.ANOMALIES[DAMAGE].measure, len(images.pixels), len(probe.check.held_out), config.minutes,
         time.monotonic() - started, rows, probe.left_out, found.words, found.chosen.choice or {},
     )  # fmt: skip
 

@@ -1,11 +1,15 @@
 """Did adaptation help, and when did it most? Asked without labels or real defects, of images that were not trained on.
 
-Held-out good images are compared with copies of them that carry a drawn defect, of three kinds that the pretext never
-draws. The score is PaDiM's on the patches, as in the product: on solar cells an adaptation that gains 5 points here by
-the pooled embedding's Mahalanobis distance gains 0.2 by PaDiM, and loses 0.2 on real defects. Known weakness: drawn
-defects flatter an encoder that was trained on drawn defects, so the encoder must gain LEAST_GAIN on average and gain in
-at least two of the three kinds; even then a gain on real defects is not proven. Another scorer's AUROC is another
-measure: figures of two scorers are never compared.
+Where damage is the anomaly, held-out good images are compared with copies of them that carry a drawn defect, of three
+kinds that the pretext never draws. The score is PaDiM's on the patches, as in the product: on solar cells an adaptation
+that gains 5 points here by the pooled embedding's Mahalanobis distance gains 0.2 by PaDiM, and loses 0.2 on real
+defects. Known weakness: drawn defects flatter an encoder that was trained on drawn defects, so the encoder must gain
+LEAST_GAIN on average and gain in at least two of the three kinds; even then a gain on real defects is not proven.
+Another scorer's AUROC is another measure: figures of two scorers are never compared.
+
+Where other things are the anomaly, the copies are other things made of the images (other_things.py), and the score is the
+mean distance of the embedding to its nearest good ones: methods that learn what a thing is change what the embedding says
+of the whole, and the patches little.
 """
 
 from __future__ import annotations
@@ -19,16 +23,19 @@ import torch
 from numpy.typing import NDArray
 
 from orinspect_edge_runtime import metrics
+from orinspect_edge_runtime.scorers import Scorer
+from orinspect_edge_runtime.scorers.knn import Knn
 from orinspect_edge_runtime.scorers.padim import Padim
+from orinspect_train.config import DAMAGE, OTHER
+from orinspect_train.other_things import OTHER_THINGS
 from orinspect_train.probe_defects import PROBE_DEFECTS, Draw
 
 if TYPE_CHECKING:
     from orinspect_train.training import Pretraining
 
 Pixels = NDArray[np.uint8]
-PatchesOf = Callable[[Pixels], NDArray[np.float32]]
+FeaturesOf = Callable[[Pixels], NDArray[np.float32]]
 
-MEASURE = "AUROC by PaDiM, held-out good images against copies with a drawn defect"
 PROBE_STREAM = 5
 MOST_FIT, MOST_HELD_OUT = 384, 96
 KINDS_TO_GAIN = 2
@@ -38,8 +45,26 @@ BATCH = 32
 
 
 @dataclass(frozen=True)
+class Anomalies:
+    """What is to be told from good images. measure: in words. kinds: how each is drawn on an image. scorer: by whose
+    scores; it looks at the patches if it has a map, else at the embedding."""
+
+    measure: str
+    kinds: dict[str, Draw]
+    scorer: Scorer
+
+
+ANOMALIES = {
+    DAMAGE: Anomalies(
+        "AUROC by PaDiM, held-out good images against copies with a drawn defect", PROBE_DEFECTS, Padim()
+    ),
+    OTHER: Anomalies("AUROC by kNN, held-out good images against other things made of them", OTHER_THINGS, Knn()),
+}
+
+
+@dataclass(frozen=True)
 class Alignment:
-    """AUROC of held-out good images against their copies with a drawn defect, by kind of defect."""
+    """AUROC of held-out good images against their altered copies, by kind of anomaly."""
 
     auroc: dict[str, float]
 
@@ -51,7 +76,7 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Scores:
-    """PaDiM's scores of n held-out good images, and of their copies with a drawn defect by kind; all float32 [n]."""
+    """Scores of n held-out good images, and of their altered copies by kind of anomaly; all float32 [n]."""
 
     clean: NDArray[np.float32]
     defective: dict[str, NDArray[np.float32]]
@@ -78,24 +103,26 @@ class Scores:
 
 
 def measure(
-    patches_of: PatchesOf, training: Pixels, held_out: Pixels, seed: int, defects: dict[str, Draw] = PROBE_DEFECTS
+    features_of: FeaturesOf, training: Pixels, held_out: Pixels, seed: int, anomalies: Anomalies = ANOMALIES[DAMAGE]
 ) -> Scores:
-    """The scores that an encoder gives, itself given as the function from uint8 [N, H, W, 3] to patches [N, P, D]."""
-    good = patches_of(training[:MOST_FIT])
-    no_embeddings = np.zeros((0, 0), np.float32)
-    scorer = Padim()
-    arrays = scorer.fit(no_embeddings, good, np.zeros(len(good), np.int64), 1, seed=seed)
+    """The scores that an encoder gives, itself given as the function from uint8 [N, H, W, 3] to what the scorer looks at:
+    patches [N, P, D] or embeddings [N, E]."""
+    scorer = anomalies.scorer
 
-    def score(images: Pixels) -> NDArray[np.float32]:
-        patches = patches_of(images)
-        return scorer.raw_scores(arrays, no_embeddings, patches, np.zeros(len(patches), np.int64))[0]
+    def features(images: Pixels) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+        found, nothing = features_of(images), np.zeros((0, 0), np.float32)
+        both = (nothing, found) if scorer.has_map else (found, nothing)
+        return *both, np.zeros(len(images), np.int64)
 
+    arrays = scorer.fit(*features(training[:MOST_FIT]), 1, seed=seed)
     held_out = held_out[:MOST_HELD_OUT]
-    defective = {}
-    for number, (kind, draw) in enumerate(defects.items()):
+    clean = scorer.raw_scores(arrays, *features(held_out))[0]
+    altered = {}
+    for number, (kind, draw) in enumerate(anomalies.kinds.items()):
         rng = np.random.default_rng([seed, PROBE_STREAM, number])
-        defective[kind] = score(np.stack([draw(image, rng) for image in held_out]))
-    return Scores(score(held_out), defective)
+        drawn = np.stack([draw(image, rng) for image in held_out])
+        altered[kind] = scorer.raw_scores(arrays, *features(drawn))[0]
+    return Scores(clean, altered)
 
 
 def has_helped(before: Alignment, after: Alignment) -> bool:
@@ -109,11 +136,11 @@ def best_step(before: Alignment, checks: dict[int, Alignment]) -> int:
     return max(checks, key=lambda step: (has_helped(before, checks[step]), checks[step].mean, -step))
 
 
-def record(before: Alignment, checks: dict[int, Alignment]) -> dict[str, Any]:
-    """All figures, as encoder.json holds them."""
+def record(measured: str, before: Alignment, checks: dict[int, Alignment]) -> dict[str, Any]:
+    """All figures, as encoder.json holds them. measured: what they are, in words."""
     step = best_step(before, checks)
     return {
-        "measure": MEASURE,
+        "measure": measured,
         "unadapted": before.auroc | {"mean": before.mean},
         "adapted": checks[step].auroc | {"mean": checks[step].mean},
         "step": step,
@@ -124,17 +151,18 @@ def record(before: Alignment, checks: dict[int, Alignment]) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Check:
     """What a run's checks are made of, the same in each. training, held_out: uint8 [n, H, W, 3], as many as are looked
-    at. precision: that of the training, the faster one by far on some processors."""
+    at. precision: that of the training, the faster one by far on some processors. anomalies: what is asked for."""
 
     training: Pixels
     held_out: Pixels
     seed: int
     precision: str
+    anomalies: Anomalies = ANOMALIES[DAMAGE]
 
     @property
     def images(self) -> int:
         """How many images one measurement encodes."""
-        return len(self.training) + (1 + len(PROBE_DEFECTS)) * len(self.held_out)
+        return len(self.training) + (1 + len(self.anomalies.kinds)) * len(self.held_out)
 
     def measure(self, module: Pretraining) -> Alignment:
         """The alignment of the encoder as it is now, which is left in evaluation mode."""
@@ -143,8 +171,9 @@ class Check:
     def scores(self, module: Pretraining) -> Scores:
         """The scores behind `measure`."""
         module.eval()
+        encode = module.patches if self.anomalies.scorer.has_map else module.embedding
         with torch.autocast(module.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return measure(in_batches(module.patches), self.training, self.held_out, self.seed)
+            return measure(in_batches(encode), self.training, self.held_out, self.seed, self.anomalies)
 
 
 def _wins(defective: NDArray[np.float32], clean: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -152,14 +181,14 @@ def _wins(defective: NDArray[np.float32], clean: NDArray[np.float32]) -> NDArray
     return 0.5 * (defective[:, None] > clean) + 0.5 * (defective[:, None] >= clean)
 
 
-def in_batches(encode: Callable[[torch.Tensor], torch.Tensor]) -> PatchesOf:
-    """`encode` maps uint8 tensors [B, H, W, 3] to patches [B, P, D]; the result does so for arrays of any length."""
+def in_batches(encode: Callable[[torch.Tensor], torch.Tensor]) -> FeaturesOf:
+    """`encode` maps uint8 tensors [B, H, W, 3] to features [B, ...]; the result does so for arrays of any length."""
 
-    def patches_of(images: Pixels) -> NDArray[np.float32]:
+    def features_of(images: Pixels) -> NDArray[np.float32]:
         with torch.inference_mode():
             parts = [
                 encode(torch.from_numpy(images[i : i + BATCH])).float().cpu() for i in range(0, len(images), BATCH)
             ]
         return np.asarray(torch.cat(parts).numpy(), np.float32)
 
-    return patches_of
+    return features_of

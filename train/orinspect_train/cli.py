@@ -26,6 +26,9 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--policy", help="What images may undergo: auto (default), gray, texture, object, photo, ...: train/README.md"
 )
+@click.option(
+    "--anomalies", help="What the run's check looks for: damage, or other things  [default: damage; `rotation`: other]"
+)
 @click.option("--preview", type=PATH, help="Only write a sheet (PNG) of what the method would be shown.")
 @click.option(
     "--advise", is_flag=True, help="Only probe for 2 minutes whether training pays here, and by which method."
@@ -124,6 +127,8 @@ def _advise(
 
     if "epochs" in given:
         raise click.UsageError("--advise takes --minutes; leave --epochs out")
+    if "anomalies" in given:
+        raise click.UsageError("--advise judges by drawn damage; leave --anomalies out")
     config = _configured(config_file, {"minutes": MINUTES} | given)
     from orinspect_train.advice import advise
 
@@ -181,5 +186,5 @@ def _tell(outcome: Outcome, data: Path, as_json: bool) -> None:
         dropped = f"no real gain, so the unadapted encoder is kept (the adapted weights: {DROPPED})"
         kept = "the adapted encoder is kept" if outcome.adapted else dropped
         best = f"adapted {after:.3f} (step {outcome.alignment['step']})"
-        click.echo(f"unseen drawn defects, AUROC: unadapted {before:.3f}, {best}: {kept}")
+        click.echo(f"{outcome.alignment['measure']}: unadapted {before:.3f}, {best}: {kept}")
     click.echo(f"run: {outcome.run}   next:  orinspect export {outcome.run} --out BUNDLE --calibration {data}")

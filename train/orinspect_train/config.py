@@ -35,6 +35,9 @@ METHOD_NAMES = (
 VIEW_METHODS = ("vicreg", "simclr", "barlow_twins", "moco_v2", "densecl", "byol", "dino")
 # Those that draw defects, which a signal made of drawn defects flatters.
 DEFECT_METHODS = ("synthetic_defects", "nsa", "cutpaste")
+# What the run's check looks for; methods that learn what a thing is are asked for other things.
+DAMAGE, OTHER = "damage", "other"
+THING_METHODS = ("rotation",)
 PRECISIONS = ("auto", "fp32", "bf16")
 STATISTICS = ("auto", "frozen", "trained")
 # Strides of the trunks divide the image; 32 is the deepest.
@@ -81,11 +84,12 @@ class PretrainConfig:
     head_learning_rate: of the heads, which are dropped in the end. frozen_stages: shallow feature stages left as they
     are (-1: those of stride 2 and 4, from scratch 0). batch_norm: statistics `frozen` or `trained` (auto: trained from
     scratch only). precision: of the forward pass (auto: the faster one). held_out: share of images kept for the
-    alignment check.
-    max_images: a seeded choice of so many is used. log_every, checkpoint_every, check_every: steps between two rows of
-    the log, two checkpoints (0: half a minute) and two alignment checks, whose best is kept (0: as many as cost a tenth
-    of the training, four at most; there is always one at the end). workers: processes that render batches (-1: none
-    on a processor, all cores but one with a GPU). seed: of everything random.
+    alignment check. anomalies: what that check looks for, `damage` of a part or `other` things in its place (auto: other for
+    `rotation`). max_images: a seeded choice of so many is used.
+    log_every, checkpoint_every, check_every: steps between two rows of the log, two checkpoints (0: half a
+    minute) and two alignment checks, whose best is kept (0: as many as cost a tenth of the training, four at most; there
+    is always one at the end). workers: processes that render batches (-1: none on a processor, all cores but one with a
+    GPU). seed: of everything random.
     tensorboard: write the rows of the log for TensorBoard too.
     options: of the method, which a TOML file holds in a table of the method's name (see methods/).
 
@@ -110,6 +114,7 @@ class PretrainConfig:
     batch_norm: str = "auto"
     precision: str = "auto"
     held_out: float = 0.15
+    anomalies: str = "auto"
     max_images: int = 20_000
     log_every: int = 5
     checkpoint_every: int = BY_TIME
@@ -121,7 +126,10 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         within(self, RANGES)
-        for name, choices in (("method", METHOD_NAMES), ("precision", PRECISIONS), ("batch_norm", STATISTICS)):
+        anomalies = ("auto", DAMAGE, OTHER)
+        for name, choices in (
+            ("method", METHOD_NAMES), ("precision", PRECISIONS), ("batch_norm", STATISTICS), ("anomalies", anomalies),
+        ):  # fmt: skip
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: use one of {', '.join(choices)}")
         if self.size % SIZE_STEP:
@@ -140,11 +148,13 @@ class PretrainConfig:
     def resolved(self) -> PretrainConfig:
         """The same with every value that depends on another one filled in."""
         scratch = self.init == "scratch"
+        asked = OTHER if self.method in THING_METHODS else DAMAGE
         return dataclasses.replace(
             self,
             learning_rate=self.learning_rate or (RATE_SCRATCH if scratch else RATE_PRETRAINED),
             frozen_stages=0 if scratch and self.frozen_stages == BY_INIT else self.frozen_stages,
             batch_norm=("trained" if scratch else "frozen") if self.batch_norm == "auto" else self.batch_norm,
+            anomalies=asked if self.anomalies == "auto" else self.anomalies,
         )
 
 

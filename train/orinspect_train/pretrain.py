@@ -182,7 +182,8 @@ class _Job:
         if not adapted:
             save_weights(self.run / DROPPED, self.encoder)
             self.encoder.trunk.load_state_dict(initial)
-        return self.publish(done, alignment.record(before, checks), adapted=adapted)
+        found = alignment.record(self._anomalies.measure, before, checks)
+        return self.publish(done, found, adapted=adapted)
 
     def publish(self, done: Checkpoint | None, aligned: dict[str, Any], *, adapted: bool) -> Outcome:
         """Write the encoder as it is now; the run is finished."""
@@ -231,7 +232,13 @@ class _Job:
     def _checked(self, plan: Plan) -> Plan:
         if (plan.images, plan.devices) != (self.images.digest, self.processes.total):
             raise InputError(f"{self.run}: it began with other images or other --devices; resume it with the same")
+        if set(plan.unadapted) != set(self._anomalies.kinds):
+            raise InputError(f"{self.run}: an older orinspect began it with another check; start again with --force")
         return plan
+
+    @property
+    def _anomalies(self) -> alignment.Anomalies:
+        return alignment.ANOMALIES[self.config.anomalies]
 
     def _train(self, module: Pretraining, plan: Plan, deadline: float, checkpoint: Checkpoint | None) -> None:
         """Train to the end of the plan, or to the deadline (on time.monotonic()), which leaves a checkpoint."""
@@ -253,4 +260,4 @@ class _Job:
     def _check(self, precision: str) -> alignment.Check:
         training, held_out = self.images.split(self.config.held_out)
         looked_at = training[: alignment.MOST_FIT], held_out[: alignment.MOST_HELD_OUT]
-        return alignment.Check(*looked_at, self.config.seed, precision)
+        return alignment.Check(*looked_at, self.config.seed, precision, self._anomalies)

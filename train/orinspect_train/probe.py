@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from orinspect_train import alignment, health, policies
 from orinspect_train.augment import Augmenter, normalise
-from orinspect_train.config import PretrainConfig, read_config
+from orinspect_train.config import DAMAGE, PretrainConfig, read_config
 from orinspect_train.encoder import Encoder
 from orinspect_train.images import ImageSet, read_images
 from orinspect_train.label_probe import LabelProbe, probe_labels, read_labelled
@@ -64,7 +64,8 @@ def probe(run: Path, data: Path, labels: Path | None = None, report: Report = la
     view = Viewer(encoder, record["mean"], record["std"])
     report("separation", 0.0, "")
     split = images.split(config.held_out)
-    separation = alignment.measure(view.patches, split.training, split.held_out, config.seed, ALL_DEFECTS).alignment
+    drawn = replace(alignment.ANOMALIES[DAMAGE], kinds=ALL_DEFECTS)
+    separation = alignment.measure(view.patches, split.training, split.held_out, config.seed, drawn).alignment
     report("separation", 1.0, f"mean AUROC {separation.mean:.3f}")
     embeddings = view.embeddings(images.pixels)
     signs = health.examine(torch.from_numpy(embeddings))

@@ -67,6 +67,10 @@ class Pretraining(pl.LightningModule):
         maps = self.encoder.patch_map(self.encoder.stages(self.normalise(pixels.to(self.device))))
         return maps.flatten(2).transpose(1, 2)
 
+    def embedding(self, pixels: Tensor) -> Tensor:
+        """Embeddings float [B, E] of uint8 [B, H, W, 3]."""
+        return self.encoder.pool_embedding(self.encoder.stages(self.normalise(pixels.to(self.device))))
+
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The loss, and the embeddings for the signs of collapse."""
         faster = Float32WeightGradient() if torch.is_autocast_enabled("cpu") else contextlib.nullcontext()

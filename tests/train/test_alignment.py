@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from orinspect_train import alignment
-from orinspect_train.alignment import Alignment, Scores, best_step, has_helped, measure
+from orinspect_train.alignment import ANOMALIES, Alignment, Scores, best_step, has_helped, measure
+from orinspect_train.other_things import OTHER_THINGS
 from orinspect_train.probe_defects import PROBE_DEFECTS
 
 
@@ -51,6 +52,28 @@ def test_an_encoder_that_sees_defects_is_told_from_one_that_does_not(textured: C
     assert sees.mean > 0.85
     assert 0.2 < blind.mean < 0.8
     assert measure(roughness, images[:40], images[40:], seed=0).alignment == sees
+
+
+def test_other_things_are_told_by_what_is_seen_and_not_by_the_gray_values() -> None:
+    rng = np.random.default_rng(0)
+    shade = np.linspace(20, 200, 64)[:, None] + np.linspace(0, 30, 64)
+    noisy = shade + rng.normal(0, 2, (60, 64, 64)) + rng.normal(0, 6, (60, 1, 1))
+    images = np.repeat(noisy.clip(0, 255).astype(np.uint8)[..., None], 3, axis=3)
+
+    def layout(pixels: np.ndarray) -> np.ndarray:
+        return pixels[..., 0].reshape(len(pixels), 8, 8, 8, 8).mean((2, 4), dtype=np.float32).reshape(len(pixels), 64)
+
+    def histogram(pixels: np.ndarray) -> np.ndarray:
+        return np.stack([np.bincount(image.ravel() // 64, minlength=4) for image in pixels]).astype(np.float32)
+
+    other = ANOMALIES["other"]
+    sees, blind = (
+        measure(embed, images[:40], images[40:], seed=0, anomalies=other).alignment for embed in (layout, histogram)
+    )
+    assert sees.auroc.keys() == OTHER_THINGS.keys()
+    assert min(sees.auroc.values()) > 0.95
+    assert blind.auroc["shuffled"] == 0.5, "the same gray values"
+    assert has_helped(blind, sees) and not has_helped(sees, blind)
 
 
 def few_levels(seed: int, images: int) -> Scores:

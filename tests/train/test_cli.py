@@ -58,6 +58,7 @@ def test_a_resumed_run_keeps_its_configuration(image_folder: Path, config_file: 
     [
         (("--minutes", 1, "--epochs", 1), "not both"),
         (("--size", 100), "multiple of 32"),
+        (("--anomalies", "scratches"), "anomalies is 'scratches': use one of auto, damage, other"),
         (("--method", "simsiam"), "use one of"),
         (("--encoder", "tf_efficientnet_lite"), "did you mean 'tf_efficientnet_lite"),
         (("--init", "nowhere.safetensors"), "nowhere.safetensors: cannot be read"),
@@ -77,6 +78,11 @@ def test_wrong_usage_is_one_line_and_writes_nothing(
 def test_resume_and_force_exclude_each_other(image_folder: Path, tmp_path: Path) -> None:
     result = invoke(image_folder, "--out", tmp_path, "--resume", "--force")
     assert result.exit_code == 2 and "pass one of them" in result.stderr
+
+
+def test_advice_is_by_damage_alone(image_folder: Path) -> None:
+    result = invoke(image_folder, "--advise", "--anomalies", "other")
+    assert result.exit_code == 2 and "--advise judges by drawn damage" in result.stderr
 
 
 def test_help_has_an_example() -> None:

@@ -39,7 +39,14 @@ def test_a_configuration_survives_toml(config: PretrainConfig) -> None:
 def test_resolving_leaves_nothing_to_resolve(config: PretrainConfig) -> None:
     resolved = config.resolved()
     assert resolved == resolved.resolved()
-    assert resolved.learning_rate > 0 and resolved.batch_norm != "auto"
+    assert resolved.learning_rate > 0 and resolved.batch_norm != "auto" != resolved.anomalies
+
+
+def test_a_run_is_checked_for_what_its_method_learns() -> None:
+    asked = {method: PretrainConfig(method=method).resolved().anomalies for method in METHOD_NAMES}
+    assert {method for method, anomalies in asked.items() if anomalies == "other"} == {"rotation"}
+    assert set(asked.values()) == {"damage", "other"}
+    assert PretrainConfig(method="rotation", anomalies="damage").resolved().anomalies == "damage"
 
 
 def test_weights_from_scratch_are_all_trained() -> None:

@@ -22,9 +22,10 @@ from orinspect_train.checkpoint import Checkpoint, read_checkpoint
 from orinspect_train.config import METHOD_NAMES, PretrainConfig, read_config, to_toml
 from orinspect_train.methods import synthetic_defects
 from orinspect_train.metrics_log import Row, read_log
+from orinspect_train.other_things import OTHER_THINGS
 from orinspect_train.pretrain import open_encoder, pretrain
 from orinspect_train.run import load_encoder
-from orinspect_train.run_folder import CHECKPOINT, CONFIG, DROPPED, METRICS, WEIGHTS, is_finished
+from orinspect_train.run_folder import CHECKPOINT, CONFIG, DROPPED, METRICS, RECORD, WEIGHTS, is_finished
 
 Tiny = Callable[..., PretrainConfig]
 
@@ -78,6 +79,16 @@ def test_a_run_leaves_its_encoder_its_configuration_and_its_curve(straight: Path
     assert all(np.isfinite(row.loss) and row.effective_rank >= 1 for row in steps)
     rates = [row.lr for row in steps]
     assert max(rates) < 1e-3 * 1.0001 and rates[-1] < 0.1 * max(rates)
+
+
+def test_a_run_by_rotation_is_asked_for_other_things(image_folder: Path, tmp_path: Path, tiny: Tiny) -> None:
+    run, config = tmp_path / "run", tiny(method="rotation", epochs=1)
+    outcome = pretrain(image_folder, run, config)
+    assert outcome.alignment["measure"] == alignment.ANOMALIES["other"].measure
+    assert set(outcome.alignment["unadapted"]) == {"mean", *OTHER_THINGS}
+    (run / RECORD).unlink()
+    with pytest.raises(InputError, match="began it with another check; start again with --force"):
+        pretrain(image_folder, run, dataclasses.replace(config, anomalies="damage"), resume=True)
 
 
 class Killed(Exception):

@@ -123,13 +123,14 @@ def _advise(
     data: Path, run: Path | None, config_file: Path | None, given: dict[str, Any], started: float, as_json: bool
 ) -> None:
     from orinspect_train.advice_table import MINUTES, command, show
+    from orinspect_train.config import OTHER
     from orinspect_train.progress import progress
 
     if "epochs" in given:
         raise click.UsageError("--advise takes --minutes; leave --epochs out")
-    if "anomalies" in given:
-        raise click.UsageError("--advise judges by drawn damage; leave --anomalies out")
     config = _configured(config_file, {"minutes": MINUTES} | given)
+    if config.anomalies == OTHER:
+        raise click.UsageError("--advise judges by drawn damage, not by other things; leave anomalies out")
     from orinspect_train.advice import advise
 
     with progress() as report:

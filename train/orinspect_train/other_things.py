@@ -16,7 +16,7 @@ from orinspect_train.probe_defects import Draw, Pixels, Rng
 
 # All orders of four quarters but the right one.
 ORDERS = list(itertools.permutations(range(4)))[1:]
-# Largest turn of a swirl, at its middle, in radians; and how far from there it fades to a third, as a share of the side.
+# Turn of a swirl at its middle, in radians; and how far from there it fades to a third, as a share of the side.
 LEAST_SWIRL, MOST_SWIRL, SWIRL_REACH = 0.8, 1.6, 0.375
 
 
@@ -37,7 +37,7 @@ def doubled(image: Pixels, rng: Rng) -> Pixels:
 
 
 def swirled(image: Pixels, rng: Rng) -> Pixels:
-    """Twisted about the middle, most there, with the rim left as it is."""
+    """Twisted about the middle, most there and little at the rim, which is repeated where the image ends."""
     height, width = image.shape[:2]
     rows, columns = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     angle = (

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import ssl_fashion
 import ssl_textures
+import torch
 
 from orinspect_train.encoder import Encoder
 
@@ -95,3 +96,52 @@ def test_a_map_is_hottest_where_the_patch_is() -> None:
     (heat,) = ssl_textures.heat_maps(distances, encoder)
     top, left = np.unravel_index(heat.argmax(), heat.shape)
     assert (top // encoder.stride, left // encoder.stride) == (2, 5)
+
+
+def clothes(count: int) -> np.ndarray:
+    """uint8 [count, 32, 32, 3]: gray noise, no two alike."""
+    gray = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 1), np.uint8)
+    return np.repeat(gray, 3, axis=3)
+
+
+def test_what_is_scored_is_what_an_exported_graph_embeds_of_four_turns() -> None:
+    pixels = clothes(5)
+    module = ssl_fashion.open_module(pixels, ssl_fashion.ROTATION)
+    found = ssl_fashion.exported_embeddings(module, pixels)
+    turned = [ssl_fashion.embed(module, np.rot90(pixels, turns, (1, 2)).copy()) for turns in range(4)]
+    np.testing.assert_allclose(found, np.concatenate(turned, axis=1), rtol=1e-3, atol=1e-4)
+    assert not np.allclose(turned[0], turned[1], atol=1e-2)
+
+
+def test_a_classifier_is_unsure_by_the_mean_over_the_turned_copies() -> None:
+    module = ssl_fashion.open_module(clothes(5), ssl_fashion.ROTATION)
+    embeddings = np.random.default_rng(0).normal(size=(3, 4 * module.encoder.embedding_dim)).astype(np.float32)
+    expected = []
+    for image in embeddings.reshape(3, 4, -1):
+        logits = module.heads(torch.from_numpy(image)).detach().double().numpy()
+        right = logits[range(4), range(4)] - np.log(np.exp(logits).sum(1))
+        expected.append(-right.mean())
+    np.testing.assert_allclose(ssl_fashion.unsure_of_turn(module, embeddings), expected, rtol=1e-4)
+
+
+def test_a_form_that_was_stopped_goes_on_behind_the_classes_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+
+    def scores(known: np.ndarray, calibration: np.ndarray, test: np.ndarray, settings: object) -> tuple[object, object]:
+        begun.append(int(known[0, 0, 0, 0]))
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return {"raw": np.abs(test[:, 0, 0, 0].astype(float) - known[0, 0, 0, 0])}, {"cpu_seconds": 1.5}
+
+    pictures = np.repeat(np.arange(2, dtype=np.uint8), 10)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8)
+    read = fashion.Clothes(pictures, np.repeat([0, 1], 10))
+    monkeypatch.setattr(fashion, "read", lambda part: read)
+    monkeypatch.setattr(ssl_fashion, "class_scores", scores)
+    form = ssl_fashion.Form(ssl_fashion.one_class, {}, classes=2)
+    with pytest.raises(KeyboardInterrupt):
+        ssl_fashion.one_class(form, tmp_path / "one-class")
+    found = ssl_fashion.one_class(form, tmp_path / "one-class")
+    assert begun == [0, 1, 1]
+    assert found["cpu_seconds"] == 3.0 and found["rows"]["raw"]["by_class"] == [1.0, 1.0]

@@ -64,16 +64,11 @@ def _fix_expand(model: onnx.ModelProto, node: onnx.NodeProto, shapes: Shapes) ->
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     token, (low, high) = constants.get(node.input[0]), shapes
     views, rest = divmod(low[0], BATCHES[0])
-    if (
-        token is None
-        or rest
-        or high[0] != views * BATCHES[1]
-        or token.shape != (1, *low[1:])
-        or (low != high).sum() != 1
-    ):
+    is_repeated = token is not None and token.shape == (1, *low[1:]) and (low[1:] == high[1:]).all()
+    if not is_repeated or rest or high[0] != views * BATCHES[1]:
         return
     # Several views of a frame are put behind one another by the graph's first Concat.
-    zeros = _zero_of_each(model, "Cast" if views == 1 else "Concat", node.output[0], token.ndim)
+    zeros = _zero_of_each(model, "Cast" if views == 1 else "Concat", node.output[0], len(low))
     node.op_type = "Add"
     node.input[1] = zeros
 

@@ -29,8 +29,8 @@ class TurnedEncoder(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Embedding [B, 4 E] and the patches of the upright image [B, rows * columns, D] of float [B, 3, S, S]."""
         stages = self.encoder.stages(torch.cat(self._turns(images)))
-        embedding = self.encoder.pool_embedding(stages).unflatten(0, (TURNS, -1)).transpose(0, 1).flatten(1)
-        upright = [stage.unflatten(0, (TURNS, -1))[:1].flatten(0, 1) for stage in stages]
+        embedding = torch.unflatten(self.encoder.pool_embedding(stages), 0, (TURNS, -1)).transpose(0, 1).flatten(1)
+        upright = [torch.unflatten(stage, 0, (TURNS, -1))[:1].flatten(0, 1) for stage in stages]
         return embedding, self.encoder.patch_map(upright).flatten(2).transpose(1, 2)
 
     def _turns(self, images: Tensor) -> list[Tensor]:

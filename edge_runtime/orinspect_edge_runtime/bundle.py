@@ -19,6 +19,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO, TypeVar
 
 from orinspect_edge_runtime import durable
 from orinspect_edge_runtime import manifest as manifests
@@ -31,11 +32,13 @@ MANIFEST = "manifest.json"
 GOLDEN = "golden.npz"
 # Of a recipe's earlier versions so much is kept: twenty and more with a small memory bank.
 UNDO_BYTES = 32 << 20
+BLOCK_BYTES = 1 << 20
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose every listed file was hashed when it was opened."""
+    """A bundle. `open` hashes every listed file, `with_recipe` what it reads; `read` verifies in any case."""
 
     path: Path
     manifest: Manifest
@@ -43,34 +46,45 @@ class Bundle:
     @classmethod
     def open(cls, path: Path | str) -> Bundle:
         """Open and verify. Raises BundleError: not a bundle, newer format, a missing file, a changed byte."""
-        folder = Path(path)
-        bundle = cls(folder, _read_manifest(folder))
-        while True:
-            try:
-                for name in bundle.manifest.files:
-                    bundle.read(name)
-                return bundle
-            except BundleError:
-                # A fit that ended just now has published another manifest and removed the recipe it replaced.
-                now = cls(folder, _read_manifest(folder))
-                if now == bundle:
-                    raise
-                bundle = now
+        return _steady(Path(path), Bundle._verify)[0]
+
+    @classmethod
+    def with_recipe(cls, path: Path | str, name: str | None = None) -> tuple[Bundle, Recipe]:
+        """A bundle and a recipe of it, without hashing files that are not read. Raises as `open` and `recipe`."""
+        return _steady(Path(path), lambda bundle: bundle.recipe(name))
 
     def read(self, name: str) -> bytes:
         """Content of a listed file, verified against its sha256 as it is read."""
-        entry = self.manifest.files.get(name)
-        if entry is None:
+        with self._opened(name) as file:
+            content = file.read()
+        self._compare(name, len(content), hashlib.sha256(content).hexdigest())
+        return content
+
+    def _verify(self) -> None:
+        """Hash every listed file, without holding one."""
+        for name in self.manifest.files:
+            digest, size = hashlib.sha256(), 0
+            with self._opened(name) as file:
+                while block := file.read(BLOCK_BYTES):
+                    digest.update(block)
+                    size += len(block)
+            self._compare(name, size, digest.hexdigest())
+
+    @contextlib.contextmanager
+    def _opened(self, name: str) -> Iterator[IO[bytes]]:
+        if name not in self.manifest.files:
             raise BundleError(f"{self.path}: {name} is not listed in {MANIFEST}; copy the bundle again")
         try:
-            content = _inside(self.path, name).read_bytes()
+            with _inside(self.path, name).open("rb") as file:
+                yield file
         except OSError as error:
             raise BundleError(f"{self.path / name}: {error.strerror}; copy the bundle again") from error
-        if len(content) != entry.bytes or hashlib.sha256(content).hexdigest() != entry.sha256:
+
+    def _compare(self, name: str, size: int, sha256: str) -> None:
+        if FileEntry(sha256, size) != self.manifest.files[name]:
             raise BundleError(
                 f"{self.path / name}: its bytes differ from what {MANIFEST} promises; copy the bundle again"
             )
-        return content
 
     def recipe(self, name: str | None = None) -> Recipe:
         """The recipe of that name; without a name the only one. Raises RecipeError naming what there is."""
@@ -175,6 +189,20 @@ def _read_manifest(folder: Path) -> Manifest:
             ) from error
         raise BundleError(f"{folder}: not a bundle ({file.name}: {error.strerror})") from error
     return manifests.from_bytes(content, str(file))
+
+
+def _steady(folder: Path, read: Callable[[Bundle], T]) -> tuple[Bundle, T]:
+    """A bundle and what `read` makes of it."""
+    bundle = Bundle(folder, _read_manifest(folder))
+    while True:
+        try:
+            return bundle, read(bundle)
+        except BundleError:
+            # A fit that ended just now has published another manifest and removed the recipe it replaced.
+            now = Bundle(folder, _read_manifest(folder))
+            if now == bundle:
+                raise
+            bundle = now
 
 
 def _inside(folder: Path, name: str) -> Path:

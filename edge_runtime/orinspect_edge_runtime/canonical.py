@@ -7,6 +7,7 @@ Sorted keys, two-space indent, and a field `digest` that is the sha256 of the re
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import types
@@ -93,12 +94,16 @@ def _build(kind: Any, value: Any) -> Any:
 
 
 def _build_dataclass(kind: Any, value: Any) -> Any:
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     fields = _expect(value, dict)
     unknown = sorted(set(fields) - set(hints))
     if unknown:
         raise ValueError(f"unknown field {unknown[0]!r} of {kind.__name__}")
     return kind(**{name: _build(hints[name], item) for name, item in fields.items()})
+
+
+# Reading the hints takes as long as all the rest, and a manifest has the same few kinds again and again.
+_hints = functools.cache(typing.get_type_hints)
 
 
 def _expect(value: Any, *kinds: type) -> Any:

@@ -79,11 +79,10 @@ class Detector(Closing):
     ) -> Detector:
         """Open a bundle with a recipe (by name; none needed when there is one). The options are those of `open_backend`.
 
-        recipes: further ones to make ready for `use`. Raises BundleError or RecipeError: damaged, missing, or a recipe
-        fitted through another graph.
+        recipes: further ones to make ready for `use`. Only the files that are used are hashed. Raises BundleError or
+        RecipeError: damaged, missing, or a recipe fitted through another graph.
         """
-        bundle = path if isinstance(path, Bundle) else Bundle.open(path)
-        chosen = bundle.recipe(recipe)
+        bundle, chosen = (path, path.recipe(recipe)) if isinstance(path, Bundle) else Bundle.with_recipe(path, recipe)
         opening = {"name": backend, "threads": threads, "throughput": throughput, "bundle": bundle.path}
         opened = _open(bundle, chosen, opening)
         detector = cls(bundle, chosen, opened)

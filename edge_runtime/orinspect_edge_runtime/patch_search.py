@@ -12,6 +12,7 @@ is a lower bound, by which the exact search rules out nearly all rows.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,12 +26,11 @@ Rows = NDArray[np.intp]
 SKETCHED_VARIANCE, MOST_DIRECTIONS = 0.96, 0.6
 # Cells a patch looks into.
 PROBES = 4
-# Patches searched exactly in the first round; twice as many in each further one.
-FIRST_ROUND = 8
 # Shares of the patches, and of the bank's rows times patches, beyond which the flat search is the faster one.
 FLAT_PATCHES, FLAT_ROWS = 0.25, 0.05
 SAMPLE, SAMPLE_A_CELL, KMEANS_ROUNDS = 4096, 40, 6
-FLAT_BYTES = 16 << 20
+# Bytes of an intermediate result: what stays in the cache, and is not fetched from the system and given back each time.
+BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -49,37 +49,40 @@ class Nearest:
 class PatchSearch:
     """A bank prepared for searching. Safe to call from several threads.
 
-    rows: float32 [M, D], M >= 1, finite. Memory: a copy of them and of their sketches. Preparing 20,000 rows of 384
-    numbers takes about 0.1 s of one core. Everything is deterministic in `seed`.
+    rows: float32 [M, D], M >= 1, finite, the numbers of a row side by side; they are kept, not copied, and must not
+    change. Memory: their sketches, twice while preparing. Nothing is random.
     """
 
-    def __init__(self, rows: Floats, *, seed: int = 0) -> None:
-        rng = np.random.default_rng(seed)
-        self._centre = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
-        centred = np.subtract(rows, self._centre, order="C")
-        self._directions = _main_directions(centred[_sample(rng, len(rows), SAMPLE)])
-        sketches = self._sketch(centred)
-        centres = _k_means(sketches, max(1, round(len(rows) ** 0.5)), rng)
+    def __init__(self, rows: Floats) -> None:
+        sample = rows[_spread(len(rows), SAMPLE)]
+        self._rows, self._centre = rows, sample.mean(axis=0, dtype=np.float64).astype(np.float32)
+        sample -= self._centre
+        self._directions = _main_directions(sample)
+        del sample
+        sketches = np.empty((len(rows), self._sketch(rows[:1]).shape[1]), np.float32)
+        for block in _blocks(rows):
+            sketches[block] = self._sketch(rows[block])
+        centres = _k_means(sketches, max(1, round(len(rows) ** 0.5)))
         cells = _closest(sketches, centres)
         self._order = np.argsort(cells, kind="stable")
         self._starts = np.searchsorted(cells[self._order], np.arange(len(centres) + 1))
-        self._rows = np.ascontiguousarray(centred[self._order])
-        self._sketches = np.ascontiguousarray(sketches[self._order].T)
-        self._norms = _squares(self._sketches.T)
+        self._sketches, self._norms = np.empty(sketches.T.shape, np.float32), _squares(sketches)[self._order]
+        for block in _blocks(sketches):
+            self._sketches[:, block] = sketches[self._order[block]].T
         self._centres, self._centre_norms = np.ascontiguousarray(centres.T), _squares(centres)
 
     def __call__(self, patches: Floats) -> Nearest:
         """Search for the patches float32 [P, D] of one image, finite and in the space of the rows."""
-        queries = patches - self._centre
-        sketches = self._sketch(queries)
-        squared, best = self._candidates(queries, sketches)
-        exact = self._refine(queries, sketches, squared, best)
+        sketches = self._sketch(patches)
+        squared, best = self._candidates(patches, sketches)
+        exact = self._refine(patches, sketches, squared, best)
         if exact is None:
-            squared, best = self._flat(queries)
-            exact = np.ones(len(queries), bool)
-        return Nearest(np.sqrt(squared), self._order[best], exact)
+            squared, best = self._flat(patches)
+            exact = np.ones(len(patches), bool)
+        return Nearest(np.sqrt(squared), best, exact)
 
     def _sketch(self, vectors: Floats) -> Floats:
+        vectors = vectors - self._centre
         if self._directions is None:
             return vectors
         inside = vectors @ self._directions
@@ -118,7 +121,7 @@ class PatchSearch:
             nearness -= self._norms[rows]
             best[patches] = nearness.argmax(axis=1) + rows.start
         found = np.empty_like(best)
-        found[order] = best
+        found[order] = self._order[best]
         return found.reshape(cells.shape)
 
     def _refine(self, queries: Floats, sketches: Floats, squared: Floats, best: Rows) -> NDArray[np.bool_] | None:
@@ -126,44 +129,35 @@ class PatchSearch:
 
         Returns which are exact, or None where a flat search of all is the cheaper way.
         """
-        order, exact = np.argsort(-squared, kind="stable"), np.zeros(len(squared), bool)
-        score, begin, count, read = np.float32(-1), 0, FIRST_ROUND, 0
-        while begin < len(order) and squared[order[begin]] > score:
-            if begin > FLAT_PATCHES * len(order):
+        exact, score, read = np.zeros(len(squared), bool), np.float32(-1), 0
+        for number, pick in enumerate(np.argsort(-squared, kind="stable")):
+            if squared[pick] <= score:
+                break
+            bounds = self._lower_bounds(sketches[pick])
+            self._improve(queries, squared, best, pick, self._order[bounds.argmin()][None])
+            if squared[pick] <= score:
+                continue
+            rows = self._order[bounds <= squared[pick]]
+            read += len(rows)
+            if number > FLAT_PATCHES * len(squared) or read > FLAT_ROWS * len(squared) * len(self._rows):
                 return None
-            picks = order[begin : begin + count]
-            bounds = self._lower_bounds(sketches[picks])
-            first = bounds.argmin(axis=1)
-            self._improve(queries, squared, best, picks, first)
-            for pick, lower in zip(picks, bounds, strict=True):
-                if squared[pick] <= score:
-                    continue
-                rows = np.flatnonzero(lower <= squared[pick])
-                read += len(rows)
-                if read > FLAT_ROWS * len(order) * len(self._rows):
-                    return None
-                self._improve_over(queries, squared, best, pick, rows)
-                exact[pick], score = True, max(score, squared[pick])
-            begin, count = begin + count, 2 * count
+            self._improve(queries, squared, best, pick, rows)
+            exact[pick], score = True, max(score, squared[pick])
         return exact
 
-    def _lower_bounds(self, sketches: Floats) -> Floats:
-        """Squared distances of sketches to those of all rows, [n, M], less what float32 can be wrong by."""
-        norms = _squares(sketches)
-        bounds = (-2 * sketches) @ self._sketches
-        bounds += self._norms
+    def _lower_bounds(self, sketch: Floats) -> Floats:
+        """Squared distances of a sketch to those of all rows, [M] in the order of the cells, less what float32 can be
+        wrong by.
+        """
+        norm = sketch @ sketch
         slack = 4 * np.finfo(np.float32).eps * self._rows.shape[1]
-        bounds += (norms - slack * (norms + self._norms.max()))[:, None]
+        bounds = (-2 * sketch) @ self._sketches
+        bounds += self._norms
+        bounds += norm - slack * (norm + self._norms.max())
         return np.asarray(bounds, np.float32)
 
-    def _improve(self, queries: Floats, squared: Floats, best: Rows, picks: Rows, rows: Rows) -> None:
-        """Take a row a pick for its best, in place, where it is nearer."""
-        found = _squares(queries[picks] - self._rows[rows])
-        nearer = found < squared[picks]
-        squared[picks[nearer]], best[picks[nearer]] = found[nearer], rows[nearer]
-
-    def _improve_over(self, queries: Floats, squared: Floats, best: Rows, pick: Any, rows: Rows) -> None:
-        """Take the nearest of many rows for a pick's best, in place, where it is nearer."""
+    def _improve(self, queries: Floats, squared: Floats, best: Rows, pick: Any, rows: Rows) -> None:
+        """Take the nearest of some rows for a pick's best, in place, where it is nearer."""
         if len(rows) == 0:
             return
         found = _squares(self._rows[rows] - queries[pick])
@@ -172,12 +166,16 @@ class PatchSearch:
             squared[pick], best[pick] = found[nearest], rows[nearest]
 
     def _flat(self, queries: Floats) -> tuple[Floats, Rows]:
-        norms, best = _squares(self._rows), np.empty(len(queries), np.intp)
-        step = max(1, FLAT_BYTES // (4 * len(norms)))
-        for begin in range(0, len(queries), step):
-            nearness = (2 * queries[begin : begin + step]) @ self._rows.T
-            nearness -= norms
-            best[begin : begin + step] = nearness.argmax(axis=1)
+        doubled = 2 * (queries - self._centre)
+        nearest, best = np.full(len(queries), -np.inf, np.float32), np.zeros(len(queries), np.intp)
+        for block in _blocks(self._rows):
+            rows = self._rows[block] - self._centre
+            nearness = doubled @ rows.T
+            nearness -= _squares(rows)
+            found = nearness.argmax(axis=1)
+            value = np.take_along_axis(nearness, found[:, None], axis=1)[:, 0]
+            nearer = value > nearest
+            nearest[nearer], best[nearer] = value[nearer], found[nearer] + block.start
         return _squares(queries - self._rows[best]), best
 
 
@@ -191,10 +189,10 @@ def _main_directions(sample: Floats) -> Floats | None:
     return np.ascontiguousarray(axes[:, ::-1][:, :count], np.float32)
 
 
-def _k_means(points: Floats, count: int, rng: np.random.Generator) -> Floats:
+def _k_means(points: Floats, count: int) -> Floats:
     """Lloyd's algorithm on a sample; a centre that no point is nearest to keeps its place."""
-    sample = points[_sample(rng, len(points), SAMPLE_A_CELL * count)]
-    centres = sample[:count].copy()
+    sample = points[_spread(len(points), SAMPLE_A_CELL * count)]
+    centres = sample[_spread(len(sample), count)]
     for _ in range(KMEANS_ROUNDS):
         nearest = _closest(sample, centres)
         order = np.argsort(nearest, kind="stable")
@@ -206,7 +204,7 @@ def _k_means(points: Floats, count: int, rng: np.random.Generator) -> Floats:
 
 def _closest(points: Floats, centres: Floats) -> Rows:
     norms, nearest = _squares(centres), np.empty(len(points), np.intp)
-    step = max(1, FLAT_BYTES // (4 * len(centres)))
+    step = max(1, BLOCK_BYTES // (4 * len(centres)))
     for begin in range(0, len(points), step):
         nearness = (2 * points[begin : begin + step]) @ centres.T
         nearness -= norms
@@ -214,8 +212,15 @@ def _closest(points: Floats, centres: Floats) -> Rows:
     return nearest
 
 
-def _sample(rng: np.random.Generator, count: int, most: int) -> Rows:
-    return np.asarray(rng.permutation(count)[:most], np.intp)
+def _blocks(vectors: Floats) -> Iterator[slice]:
+    """Slices of BLOCK_BYTES of rows, one after the other."""
+    step = max(1, BLOCK_BYTES // (4 * vectors.shape[1]))
+    return (slice(begin, begin + step) for begin in range(0, len(vectors), step))
+
+
+def _spread(count: int, most: int) -> Rows:
+    """Numbers of all of `count` things, or of `most` of them at equal steps."""
+    return np.linspace(0, count - 1, min(count, most)).astype(np.intp)
 
 
 def _squares(vectors: Floats) -> Floats:

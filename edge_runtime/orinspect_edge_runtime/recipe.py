@@ -8,7 +8,6 @@ Format 3 added the defects that a threshold was found by, and tiles; format 4 wh
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import re
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orinspect_edge_runtime import array_file
 from orinspect_edge_runtime.alignment import Align, Aligner
 from orinspect_edge_runtime.defect_threshold import Stakes
 from orinspect_edge_runtime.errors import InputError, RecipeError
@@ -168,33 +168,30 @@ def to_bytes(recipe: Recipe) -> bytes:
     fields |= {"arrays": sorted(arrays), "edits": [vars(edit) for edit in recipe.edits], "format": FORMAT}
     fields |= {name: vars(fields[name]) for name in _PARTS if fields[name] is not None}
     text = json.dumps(fields, sort_keys=True, allow_nan=False)
-    file = io.BytesIO()
     entries: dict[str, Any] = {f"array.{name}": array for name, array in arrays.items()}
     if any(array.dtype.hasobject for array in entries.values()):
         raise RecipeError(f"recipe {recipe.name!r} holds an array of Python objects, which only pickle could store")
-    entries |= {_FIELDS: np.frombuffer(text.encode(), np.uint8)} | own
-    np.savez(file, **entries)
-    return file.getvalue()
+    return array_file.to_bytes(entries | {_FIELDS: np.frombuffer(text.encode(), np.uint8)} | own)
 
 
 def from_bytes(content: bytes, where: str) -> Recipe:
     """Read a recipe's .npz file. Raises RecipeError when it is damaged, not a recipe, or of a newer format."""
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as entries:
-            fields = json.loads(bytes(entries[_FIELDS]))
-            version = fields.pop("format", 1)
-            if version <= FORMAT:
-                return Recipe(**_of_entries(fields, entries, version))
+        entries = array_file.from_bytes(content)
+        fields = json.loads(bytes(entries[_FIELDS]))
+        version = fields.pop("format", 1)
+        if version <= FORMAT:
+            return Recipe(**_of_entries(fields, entries, version))
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise RecipeError(f"{where}: damaged or not a recipe ({reason}); fit it again") from error
     raise RecipeError(f"{where}: a recipe of format {version}, this orinspect reads up to {FORMAT}: upgrade orinspect")
 
 
-def _of_entries(fields: dict[str, Any], entries: Any, version: int) -> dict[str, Any]:
+def _of_entries(fields: dict[str, Any], entries: Arrays, version: int) -> dict[str, Any]:
     """The fields of a Recipe out of its JSON text and the file's entries."""
     # Each array is under a checksum, but one damaged byte in a zip file's directory can hide an entry.
-    names = [name[len("array.") :] for name in entries.files if name.startswith("array.")]
+    names = [name[len("array.") :] for name in entries if name.startswith("array.")]
     if sorted(names) != fields["arrays"]:
         raise ValueError("an array is missing")
     own = _OWN_ARRAYS.items()

@@ -193,6 +193,18 @@ def test_a_recipe_that_is_listed_but_no_recipe(tmp_path: Path, make_bundle: Make
         Bundle.open(dangling.path).recipe()
 
 
+def test_with_a_recipe_only_what_is_read_must_be_whole(fake_bundle: Bundle, tiny_recipe: MakeRecipe) -> None:
+    bundle = fake_bundle.add_recipe(tiny_recipe("one")).add_recipe(tiny_recipe("two"))
+    damaged = bundle.path / bundle.recipe_file("two")
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    refused(bundle.path, "copy the bundle again")
+    opened, recipe = Bundle.with_recipe(bundle.path, "one")
+    assert (opened, recipe.name) == (bundle, "one")
+    for read in (lambda: Bundle.with_recipe(bundle.path, "two"), lambda: opened.read(bundle.recipe_file("two"))):
+        with pytest.raises(BundleError, match="copy the bundle again"):
+            read()
+
+
 ADD = """
 import dataclasses, os, sys
 from pathlib import Path

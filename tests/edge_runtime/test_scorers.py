@@ -56,7 +56,7 @@ def test_arrays_are_the_head_inputs(name: str) -> None:
             continue
         array = arrays.pop(spec.name)
         assert array.dtype == np.float32
-        assert array.flags.c_contiguous
+        assert array.flags.f_contiguous if spec.name == "bank" else array.flags.c_contiguous
         expected = [sizes.get(d, array.shape[-1]) if isinstance(d, str) else d for d in spec.shape]
         assert list(array.shape) == expected
     assert set(arrays) == ({"bank_origin", "bank_radius"} if name == "patchcore" else set())

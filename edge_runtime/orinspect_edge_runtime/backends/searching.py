@@ -100,10 +100,11 @@ class Bank:
     """A recipe's arrays of the head `patchcore`, ready to score images: the head's formulas with another search."""
 
     def __init__(self, arrays: Arrays, spec: GraphSpec, inspected: NDArray[np.bool_] | None = None) -> None:
-        bank, dim = np.asarray(arrays["bank"], np.float32), arrays["patch_mean"].shape[0]
-        reachable = bank[dim + 1 :] == 0
-        self.size = bank.shape[1]
-        self._searches = [PatchSearch((bank[:dim] if own.all() else bank[:dim, own]).T) for own in reachable]
+        dim = arrays["patch_mean"].shape[0]
+        # Rows side by side, as recipes store them: then this is no copy.
+        columns = np.ascontiguousarray(arrays["bank"].T, np.float32)
+        self.size = len(columns)
+        self._searches = [PatchSearch(_rows_of(columns[:, :dim], own)) for own in (columns[:, dim + 1 :] == 0).T]
         mean, projection, bias = (np.asarray(arrays[f"group_{name}"]) for name in ("mean", "projection", "bias"))
         self._groups = Groups(mean, projection, bias, np.zeros(0, np.intp))
         self._offset, self._scale = arrays["score_offset"], arrays["score_scale"]
@@ -136,6 +137,13 @@ def _is_worthwhile(arrays: Arrays, spec: GraphSpec) -> bool:
     whole = grid_of(spec) is not None and bool(reachable.any(axis=1).all())
     pairs = bank.shape[1] * _shape(spec, "patches")[1]
     return pairs >= FEWEST_PAIRS and whole and all(bool(np.isfinite(array).all()) for array in arrays.values())
+
+
+def _rows_of(rows: Floats, own: NDArray[np.bool_]) -> Floats:
+    """The rows of a group; a view of them where they lie together, as `fit` and every edit leave them."""
+    first, last = np.flatnonzero(own)[[0, -1]]
+    together = slice(first, last + 1)
+    return rows[together] if own[together].all() else rows[own]
 
 
 def grid_of(spec: GraphSpec) -> tuple[int, int] | None:

@@ -107,11 +107,14 @@ def nearest_distances(whitened: Floats, onehot: Floats, bank: Floats) -> Floats:
 
 
 def bank_columns(rows: Floats, owners: NDArray[Any], n_groups: int) -> Floats:
-    """The bank as the graph takes it, float32 [D + 1 + G, M], of whitened rows [M, D] and their groups [M]."""
+    """The bank as the graph takes it, float32 [D + 1 + G, M], of whitened rows [M, D] and their groups [M].
+
+    In memory and in a recipe's file a column's numbers lie side by side: searching reads whole columns.
+    """
     norms = np.einsum("md,md->m", rows, rows)
-    other = np.arange(n_groups)[:, None] != owners[None, :]
+    other = owners[:, None] != np.arange(n_groups)
     penalties = np.where(other, np.float32(-OTHER_GROUP_PENALTY), np.float32(0))
-    return np.ascontiguousarray(np.concatenate([rows.T, -norms[None], penalties]), dtype=np.float32)
+    return np.concatenate([rows, -norms[:, None], penalties], axis=1, dtype=np.float32).T
 
 
 def _chunks(patches: Floats) -> Iterator[Floats]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-# Side of the image files, pixels: as in vs_anomalib.py.
+# Side of the image files, pixels: as in peer_images.py.
 SOURCE = 900
 OPEN: dict[str, Any] = {}
 
@@ -52,6 +52,13 @@ def patchcore(name: str, backbone: str, layers: list[str], weights: str, bank: s
     """Make a PatchCore with the given encoder and bank, and export it as its users do, for torch and for OpenVINO."""
     import numpy as np
     import torch
+
+    model = untrained_patchcore(backbone, layers, weights, size)
+    model.model.memory_bank = torch.from_numpy(np.load(bank))
+    return export(model.eval(), name, folder)
+
+
+def untrained_patchcore(backbone: str, layers: list[str], weights: str, size: int) -> Any:
     from anomalib.models import Patchcore
 
     model = Patchcore(
@@ -64,7 +71,52 @@ def patchcore(name: str, backbone: str, layers: list[str], weights: str, bank: s
         evaluator=False,
     )
     load(model.model.feature_extractor, weights)
-    model.model.memory_bank = torch.from_numpy(np.load(bank))
+    return model
+
+
+def embed(images: list[str], file: str, backbone: str, layers: list[str], weights: str, size: int) -> Any:
+    """Write what their PatchCore would pick its bank from: the patches of all images, float32 [N, D]."""
+    import numpy as np
+    import torch
+
+    model = untrained_patchcore(backbone, layers, weights, size)
+    with torch.no_grad():
+        np.save(file, torch.cat([model.model.train()(one) for one in prepared(model, images)]).numpy())
+    return {}
+
+
+def prepared(model: Any, images: list[str]) -> Any:
+    """The images as their pre-processor gives them to a model, one after the other."""
+    import torch
+    from anomalib.data.utils import read_image
+
+    torch.set_num_threads(1)
+    for image in images:
+        yield model.pre_processor.transform(read_image(image, as_tensor=True)[None])
+
+
+def padim(
+    name: str, backbone: str, layers: list[str], features: int, weights: str, images: list[str], size: int, folder: str
+) -> Any:
+    """Fit a PaDiM with the given encoder to images, and export it as its users do."""
+    import torch
+    from anomalib.models import Padim
+
+    torch.manual_seed(0)
+    model = Padim(
+        backbone=backbone,
+        layers=layers,
+        pre_trained=False,
+        n_features=features,
+        pre_processor=Padim.configure_pre_processor((size, size)),
+        visualizer=False,
+        evaluator=False,
+    )
+    load(model.model.feature_extractor, weights)
+    model.model.train()
+    for one in prepared(model, images):
+        model.model(one)
+    model.model.fit()
     return export(model.eval(), name, folder)
 
 
@@ -155,7 +207,7 @@ def metrics(labels: list[int], scores: list[float]) -> Any:
 
 REQUESTS = {
     function.__name__: function
-    for function in (imports, spent, patchcore, open_model, close_model, predict, coreset, metrics)
+    for function in (imports, spent, patchcore, embed, padim, open_model, close_model, predict, coreset, metrics)
 }
 
 if __name__ == "__main__":

@@ -1,0 +1,104 @@
+"""PatchCore with the same bank on both sides: latency, the agreement of scores and maps, and the start of a process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from peer_place import ENCODER, Place, bundle_with, exported, frame_of
+from peer_process import Peer
+from peer_turns import Row, agreement, column, forget, ours, theirs, times, turns
+from PIL import Image
+
+from orinspect_edge_runtime import Detector, metrics
+from orinspect_edge_runtime.backends import searching
+
+FLAT = "orinspect fp32 flat"
+
+
+def latency(peer: Peer, place: Place, rows: int, images: int) -> list[Row]:
+    """A row a contender: times, ratios to it, and agreement, for one bank."""
+    made = exported(peer, place, rows)
+    files, labels = place.files.test[:images], place.files.labels[:images]
+    nearest = _nearest_distances(peer, made["torch"], files)
+    detectors = _detectors(place, rows)
+    done = turns(theirs(peer, "anomalib", made) | ours(detectors), files)
+    forget(peer, "anomalib")
+    for detector in detectors.values():
+        detector.close()
+    common = {"encoder": ENCODER, "size": place.size, "bank": rows, "images": images}
+    return [common | {"contender": name} | _summary(done, name, nearest, labels) for name in done]
+
+
+def same_pixels(peer: Peer, place: Place, rows: int, images: int) -> Row:
+    """Agreement of our fp32 on lossless images of the model's size, which nobody has to resize."""
+    copies = []
+    for path in place.files.test[:images]:
+        copies.append(place.folder / f"{path.stem}.png")
+        Image.fromarray(frame_of(path, place.bundle.manifest.preprocess)).save(copies[-1])
+    other = _nearest_distances(peer, exported(peer, place, rows)["torch"], copies)
+    with Detector.load(bundle_with(place, rows), "fp32", threads=1) as detector:
+        mine = np.array([detector(path).score for path in copies])
+    return {"bank": rows, "images": images} | agreement(mine, other)
+
+
+def _nearest_distances(peer: Peer, file: str, images: list[Path]) -> Any:
+    """Their scores with num_neighbors = 1: the largest distance of a patch to its nearest row, as ours."""
+    peer.ask("open_model", key="nearest", kind="torch", file=file, neighbours=1)
+    scores = [peer.ask("predict", key="nearest", image=str(path))["score"] for path in images]
+    peer.ask("close_model", key="nearest")
+    return np.array(scores)
+
+
+def _detectors(place: Place, rows: int) -> dict[str, Detector]:
+    """Ours: both precisions as they come, and fp32 with the search left in the graph."""
+    bundle = bundle_with(place, rows)
+    opened = {f"orinspect {p}": Detector.load(bundle, p, threads=1) for p in bundle.manifest.precisions}
+    fewest, searching.FEWEST_PAIRS = searching.FEWEST_PAIRS, sys.maxsize
+    opened[FLAT] = Detector.load(bundle, "fp32", threads=1)
+    searching.FEWEST_PAIRS = fewest
+    return opened
+
+
+def _summary(done: dict[str, list[Row]], name: str, nearest: Any, labels: Any) -> Row:
+    score = column(done[name], "score")
+    row = times(done, name, "anomalib") | agreement(score, nearest) | {"auroc": metrics.auroc(labels, score)}
+    if name.startswith("orinspect"):
+        pairs = zip(column(done[name], "map"), column(done[FLAT], "map"), strict=True)
+        row["map_correlation_with_flat"] = float(np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs]))
+        row["score_difference_to_flat"] = float(np.abs(score / column(done[FLAT], "score") - 1).max())
+    return row
+
+
+OUR_START = """
+import sys, time
+from orinspect_edge_runtime import Detector
+verdict = Detector.load(sys.argv[1], recipe=sys.argv[2], threads=1)(sys.argv[3])
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(time.process_time(), int(peak.split()[1]) / 1024, verdict.score)
+"""
+
+
+def starts(peer: Peer, python: Path, place: Place, rows: int) -> list[Row]:
+    """CPU seconds and peak memory from the start of a process to its first score of a file, with one bank: the least
+    time and the highest peak of three starts of ours, one of theirs.
+    """
+    image, found, bundle = str(place.files.test[0]), [], bundle_with(place, rows)
+    for precision in bundle.manifest.precisions:
+        command = [sys.executable, "-c", OUR_START, str(bundle.path), precision, image]
+        runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(3)]
+        seconds, peaks = zip(*(map(float, run.stdout.split()[:2]) for run in runs), strict=True)
+        costs = {"cpu_s": min(seconds), "peak_mb": max(peaks)}
+        found.append({"contender": f"orinspect {precision}", "bank": rows} | costs)
+    for kind, file in exported(peer, place, rows).items():
+        with Peer(python, place.folder) as fresh:
+            imported = fresh.ask("imports")
+            fresh.ask("open_model", key="x", kind=kind, file=file)
+            fresh.ask("predict", key="x", image=image)
+            spent = fresh.ask("spent")
+        imports = {f"import_{name}": value for name, value in imported.items()}
+        found.append({"contender": f"anomalib {kind}", "bank": rows} | spent | imports)
+    return found

@@ -114,7 +114,8 @@ def bank_columns(rows: Floats, owners: NDArray[Any], n_groups: int) -> Floats:
     norms = np.einsum("md,md->m", rows, rows)
     other = owners[:, None] != np.arange(n_groups)
     penalties = np.where(other, np.float32(-OTHER_GROUP_PENALTY), np.float32(0))
-    return np.concatenate([rows, -norms[:, None], penalties], axis=1, dtype=np.float32).T
+    bank: Floats = np.concatenate([rows, -norms[:, None], penalties], axis=1, dtype=np.float32).T
+    return bank
 
 
 def _chunks(patches: Floats) -> Iterator[Floats]:

@@ -8,8 +8,15 @@ from typing import Any
 
 import click
 
-from orinspect_edge_runtime.messages import warn_skipped
-from orinspect_edge_runtime.options import PATH, backend_option, bundle_argument, json_option, threads_option
+from orinspect_edge_runtime.messages import tell_resumed, warn_skipped
+from orinspect_edge_runtime.options import (
+    PATH,
+    backend_option,
+    bundle_argument,
+    engine_option,
+    json_option,
+    threads_option,
+)
 
 
 def _print_json(value: Any) -> None:
@@ -21,7 +28,7 @@ def _print_json(value: Any) -> None:
 @click.argument("images", type=PATH, nargs=-1, required=True)
 @click.option("--out", type=PATH, required=True, help="File to write, .npz or .parquet.")
 @click.option("--precision", default="fp32", show_default=True)
-@click.option("--engine", default="local", show_default=True, help="local, or ray: processes of a Ray instance.")
+@engine_option
 @backend_option
 @threads_option
 def embed(bundle: Path, images: tuple[Path, ...], out: Path, engine: str, **options: Any) -> None:
@@ -39,8 +46,7 @@ def embed(bundle: Path, images: tuple[Path, ...], out: Path, engine: str, **opti
     job = EmbedJob(bundle, list_images(list(images)), out, **options)
     with counted("embed", len(job.images)) as show:
         done = embed_images(job, show, engine)
-    if done.resumed:
-        click.echo(f"{done.resumed} of the images had been done by an earlier run of this job", err=True)
+    tell_resumed(done.resumed)
     warn_skipped(list(done.skipped))
     click.echo(f"{out}: {done.count} embeddings, {job.precision}")
 

@@ -15,12 +15,6 @@ from orinspect_edge_runtime import durable
 Part = tuple[NDArray[np.float32], NDArray[np.str_]]
 
 
-def read_skipped(file: Path) -> list[str]:
-    """Reasons of the images that a part left out."""
-    with np.load(file, allow_pickle=False) as entries:
-        return [str(reason) for reason in entries["skipped"]]
-
-
 def _read(files: Sequence[Path]) -> Iterator[Part]:
     """Embeddings [n, E] and images [n] of every part that has some."""
     for file in files:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orinspect_edge_runtime.messages import tell_backend, warn_skipped
+from orinspect_edge_runtime.messages import tell_backend, tell_resumed, warn_skipped
 from orinspect_edge_runtime.options import (
     PATH,
     backend_option,
     bundle_argument,
+    engine_option,
     json_option,
     recipe_option,
     threads_option,
@@ -27,45 +28,68 @@ if TYPE_CHECKING:
 @click.argument("dataset", type=PATH)
 @recipe_option
 @click.option("--report", type=PATH, help="Folder for report.html and evaluation.json.")
+@click.option("--scores", type=PATH, help="File for a row an image, .parquet, .csv or .jsonl; JSON then has none.")
+@engine_option
 @backend_option
 @threads_option
 @json_option
 def evaluate(
-    bundle: Path, dataset: Path, recipe: str | None, report: Path | None, as_json: bool, **options: Any
+    bundle: Path,
+    dataset: Path,
+    recipe: str | None,
+    report: Path | None,
+    scores: Path | None,
+    engine: str,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Score labelled images and say how well the recipe tells them apart.
 
     \b
     Example:  orinspect evaluate BUNDLE DATASET --report report/
+              orinspect evaluate BUNDLE DATASET --scores scores.parquet --engine ray
     DATASET is one category of MVTec AD, MVTec LOCO, MVTec AD 2 or VisA as it lies on disk, or holds good/ and one
     folder a kind of defect. Masks (ground_truth/KIND/NAME_mask.png) add pixel AUROC and AUPRO.
+
+    A job that was killed goes on where it was when the same command is given again. Until it ends its parts lie beside
+    --scores, else in --report, else in the temporary folder: 4 bytes a pixel of the model's size for each mask, and less
+    than that for the rest.
     """
     from orinspect_edge_runtime import durable
     from orinspect_edge_runtime.dataset import read_dataset
     from orinspect_edge_runtime.detector import Detector
-    from orinspect_edge_runtime.evaluation import evaluate as run_evaluation
-    from orinspect_edge_runtime.progress import shares
+    from orinspect_edge_runtime.evaluate import EvaluateJob, evaluating
+    from orinspect_edge_runtime.parts import beside
+    from orinspect_edge_runtime.progress import counted
     from orinspect_edge_runtime.report import evaluation_page, need_extra, write_report
+    from orinspect_edge_runtime.score_file import need_writer, write_scores
 
+    out = scores or (report and report / "evaluation.json")
     if report is not None:
         need_extra()
+    if scores is not None:
+        need_writer(scores)
     images = read_dataset(dataset)
     with Detector.load(bundle, recipe, throughput=True, **options) as detector:
         tell_backend(detector)
-        with shares("evaluate") as show:
-            result = run_evaluation(detector, images, progress=show)
-        if report is not None:
-            content = json.dumps(result.to_json(), indent=2).encode()
-            durable.write_bytes(report / "evaluation.json", content)
-            write_report(report / "report.html", evaluation_page(result, detector, str(dataset)))
+        job, folder = EvaluateJob(detector, images, **options), out and beside(out)
+        with counted("evaluate", len(images)) as show, evaluating(job, folder, show, engine) as done:
+            result = done.evaluation
+            values = result.to_json(rows=scores is None)
+            if scores is not None:
+                write_scores(scores, result.images, detector.recipe.calibration_scores)
+            if report is not None:
+                durable.write_bytes(report / "evaluation.json", json.dumps(values, indent=2).encode())
+                write_report(report / "report.html", evaluation_page(result, detector, str(dataset)))
+    tell_resumed(done.resumed)
     warn_skipped(list(result.skipped))
-    _print_evaluation(result, as_json)
-
-
-def _print_evaluation(result: Evaluation, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(result.to_json(), indent=2))
-        return
+        click.echo(json.dumps(values, indent=2))
+    else:
+        _print_evaluation(result)
+
+
+def _print_evaluation(result: Evaluation) -> None:
     low, high = result.auroc_interval
     click.echo(f"{result.good_images} good, {result.defective_images} defective; {result.scorer} {result.precision}")
     click.echo(f"image AUROC {result.auroc:.4f} (95 % interval {low:.4f} to {high:.4f})")

@@ -1,43 +1,24 @@
-"""Evaluation of a detector on labelled images: image metrics with intervals, and what the threshold did."""
+"""An evaluation: image metrics of scored images with intervals, and what the threshold did."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orinspect_edge_runtime import metrics
-from orinspect_edge_runtime.detector import Detector
-from orinspect_edge_runtime.errors import ImageError, InputError
-from orinspect_edge_runtime.in_order import in_order
-from orinspect_edge_runtime.labelled import LabelledImage
-from orinspect_edge_runtime.localisation import Localisation, Localiser, read_mask
-from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, Skipped, decode_ahead, too_many_skipped
+from orinspect_edge_runtime.errors import InputError
+from orinspect_edge_runtime.localisation import Localisation
 from orinspect_edge_runtime.recipe import Recipe
-from orinspect_edge_runtime.verdict import Verdict
+from orinspect_edge_runtime.scored_images import ScoredImage, ScoredImages
 
 INTERVALS: dict[str, metrics.Metric] = {
     "average_precision": metrics.average_precision,
     "f1_max": metrics.f1_max,
     "fpr_at_95_tpr": metrics.fpr_at_tpr,
 }
-
-
-@dataclass(frozen=True)
-class ScoredImage:
-    """One image's result. `image` is the file's path as given."""
-
-    image: str
-    kind: str
-    is_defective: bool
-    score: float
-    is_anomalous: bool
-    group: int
 
 
 @dataclass(frozen=True)
@@ -77,19 +58,22 @@ class Evaluation:
     auroc_by_kind: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     localisation: Localisation | None
-    images: tuple[ScoredImage, ...]
+    images: ScoredImages
     skipped: tuple[str, ...]
     review: Review | None
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for json.dumps."""
-        return dataclasses.asdict(self)
+    def to_json(self, *, rows: bool = True) -> dict[str, Any]:
+        """Plain values for json.dumps; without `rows` those of the images are left out."""
+        values = vars(self) | {"images": [vars(row) for row in self.images] if rows else None}
+        for name in ("localisation", "review"):
+            values[name] = None if values[name] is None else vars(values[name])
+        return {name: value for name, value in values.items() if rows or name != "images"}
 
 
 def from_json(values: dict[str, Any]) -> Evaluation:
     """The evaluation that `to_json` wrote. Raises InputError when fields are missing or unknown."""
     try:
-        images = tuple(ScoredImage(**image) for image in values["images"])
+        images = ScoredImages.of(ScoredImage(**image) for image in values["images"])
         interval, skipped = tuple(values["auroc_interval"]), tuple(values["skipped"])
         intervals = {name: tuple(both) for name, both in values["intervals"].items()}
         found = values["localisation"] and Localisation(**values["localisation"])
@@ -100,65 +84,15 @@ def from_json(values: dict[str, Any]) -> Evaluation:
         raise InputError(f"not an evaluation as this orinspect writes it ({error}); evaluate again") from error
 
 
-def evaluate(
-    detector: Detector, images: list[LabelledImage], progress: Callable[[float], None] | None = None
-) -> Evaluation:
-    """Score every image and compute the metrics. `progress` is called with the share done.
-
-    Images with a mask are scored first, so that of the good ones' maps only counts are kept (see Localiser); results are
-    in the order given. Raises InputError when over 5 % of the images cannot be read, or one class has none left;
-    ImageError for a mask.
-    """
-    order = sorted(range(len(images)), key=lambda number: not images[number].masks)
-    scored, skipped = dict[int, ScoredImage](), list[Skipped]()
-    spec, masked = detector.view.spec, any(image.masks for image in images)
-    frames = decode_ahead([images[number].path for number in order], spec)
-
-    def judge(read: tuple[Path, Frame | ImageError]) -> Verdict | ImageError:
-        return read[1] if isinstance(read[1], ImageError) else detector(read[1])
-
-    judged = in_order(judge, frames, threads=detector.concurrency, ahead=detector.concurrency)
-    with Localiser() as pixels:
-        for done, (number, (_, outcome)) in enumerate(zip(order, judged, strict=True)):
-            if progress is not None:
-                progress(done / len(images))
-            image, verdict = images[number], outcome.result()
-            if isinstance(verdict, ImageError):
-                skipped.append(Skipped(image.path, str(verdict)))
-                if len(skipped) > 0.05 * len(images):
-                    raise too_many_skipped(skipped, len(images)) from verdict
-                continue
-            scored[number] = ScoredImage(
-                str(image.path), image.kind, image.is_defective, verdict.score, verdict.is_anomalous, verdict.group
-            )
-            if masked:
-                _localise(pixels, image, verdict, spec)
-        localisation = pixels.figures()
-    in_given_order = tuple(scored[number] for number in sorted(scored))
-    return summarise(detector, in_given_order, tuple(s.reason for s in skipped), localisation)
-
-
-def _localise(pixels: Localiser, image: LabelledImage, verdict: Verdict, spec: PreprocessSpec) -> None:
-    """A defective image without a mask is left out: where its defect lies is not known."""
-    if verdict.anomaly_map is None:
-        return
-    if image.masks:
-        pixels.add_masked(image.kind, read_mask(image.masks, spec), verdict.anomaly_map)
-    elif not image.is_defective:
-        pixels.add_good(verdict.anomaly_map)
-
-
 def summarise(
-    detector: Detector,
-    scored: tuple[ScoredImage, ...],
+    recipe: Recipe,
+    scored: ScoredImages,
     skipped: tuple[str, ...] = (),
     localisation: Localisation | None = None,
 ) -> Evaluation:
     """Metrics of scored images. Raises InputError when one class is missing."""
-    recipe = detector.recipe
-    labels = np.array([s.is_defective for s in scored], bool)
-    scores = np.array([s.score for s in scored], np.float64)
-    alarms = np.array([s.is_anomalous for s in scored], bool)
+    labels, scores, alarms = scored.is_defective, scored.score, scored.is_anomalous
+    defects = scored.defects()
     return Evaluation(
         recipe=recipe.name,
         scorer=recipe.scorer,
@@ -174,8 +108,8 @@ def summarise(
         false_alarm_promised=recipe.promised_false_alarm,
         false_alarms=float(alarms[~labels].mean()),
         detections=float(alarms[labels].mean()),
-        detections_by_kind=_by_kind(scored, alarms),
-        auroc_by_kind=_auroc_by_kind(scored, labels, scores),
+        detections_by_kind={kind: float(alarms[rows].mean()) for kind, rows in defects.items()},
+        auroc_by_kind={kind: _auroc_of(rows, labels, scores) for kind, rows in defects.items()},
         intervals={name: metrics.bootstrap_interval(metric, labels, scores) for name, metric in INTERVALS.items()},
         localisation=localisation,
         images=scored,
@@ -191,18 +125,7 @@ def _review(recipe: Recipe, labels: NDArray[np.bool_], scores: NDArray[np.float6
     return Review(recipe.review_threshold, float(between[~labels].mean()), float(between[labels].mean()))
 
 
-def _by_kind(scored: tuple[ScoredImage, ...], alarms: NDArray[np.bool_]) -> dict[str, float]:
-    kinds = np.array([s.kind for s in scored])
-    return {
-        str(kind): float(alarms[kinds == kind].mean())
-        for kind in dict.fromkeys(s.kind for s in scored if s.is_defective)
-    }
-
-
-def _auroc_by_kind(
-    scored: tuple[ScoredImage, ...], labels: NDArray[np.bool_], scores: NDArray[np.float64]
-) -> dict[str, float]:
-    kinds = np.array([s.kind for s in scored])
-    names = dict.fromkeys(s.kind for s in scored if s.is_defective)
-    rows = {name: ~labels | (labels & (kinds == name)) for name in names}
-    return {name: metrics.auroc(labels[row], scores[row]) for name, row in rows.items()}
+def _auroc_of(rows: NDArray[np.intp], labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
+    """Of some defective images against all good ones."""
+    marked = np.repeat([False, True], [(~labels).sum(), len(rows)])
+    return metrics.auroc(marked, np.concatenate([scores[~labels], scores[rows]]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -42,49 +41,68 @@ class Localisation:
     aupro_30_by_kind: dict[str, float]
 
 
-class Localiser:
-    """Pixel metrics of images that come one by one: those with a mask first, then the good ones. A context manager.
+@dataclass(frozen=True)
+class MaskedMap:
+    """What the metrics need of a map with a mask. kind: GOOD when no pixel is marked.
 
-    Memory: value and weight of every marked pixel, and one image. The unmarked pixels of images with a mask wait in a
-    temporary file (4 bytes each) until all masks are known; of a good image only counts stay.
+    marked: values of the marked pixels [M]; weights: of each, 1 / pixels of its region, float64 [M]; regions: number of
+    them; unmarked: values of the other pixels, float32 [U].
+    """
+
+    kind: str
+    marked: Values
+    weights: Weights
+    regions: int
+    unmarked: Values
+
+    @classmethod
+    def of(cls, kind: str, mask: Mask, values: Values) -> MaskedMap:
+        """mask: bool [H, W]; values: float [H, W]. Raises InputError for values that are not finite."""
+        refuse_infinite(values)
+        region, regions = connected_regions(mask[None])
+        weights = 1.0 / np.bincount(region)[region]
+        unmarked = values[~mask].astype(np.float32)
+        return cls(kind if regions else GOOD, values[mask].astype(np.float32), weights, regions, unmarked)
+
+
+class Localiser:
+    """Pixel metrics of images that come one by one: the marked pixels of all that have a mask, then all unmarked ones.
+
+    Memory: value and weight of every marked pixel, and counts at each of their values. Good pixels are not kept.
     """
 
     def __init__(self) -> None:
         self._marked: dict[str, list[tuple[Values, Weights]]] = {}
         self._regions: dict[str, int] = {}
-        self._waiting: list[tuple[str, int]] = []
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._thresholds: Values | None = None
         self._counts: dict[str, Counts] = {}
 
-    def __enter__(self) -> Localiser:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def add_masked(self, kind: str, mask: Mask, values: Values) -> None:
-        """Take in a map float [H, W] and its mask; without a marked pixel the image counts as good."""
+    def add_marked(self, one: MaskedMap) -> None:
+        """Take in the marked pixels of a map."""
         if self._thresholds is not None:
-            raise ValueError("images with a mask come before the good ones")
-        _refuse_infinite(values)
-        if mask.any():
-            region, count = connected_regions(mask[None])
-            self._marked.setdefault(kind, []).append((values[mask], 1.0 / np.bincount(region)[region]))
-            self._regions[kind] = self._regions.get(kind, 0) + count
-        rest = values[~mask].astype(np.float32)
-        self._file.write(rest.tobytes())
-        self._waiting.append((kind if mask.any() else GOOD, len(rest)))
+            raise ValueError("all marked pixels come before the first unmarked ones")
+        if one.regions:
+            self._marked.setdefault(one.kind, []).append((one.marked, one.weights))
+            self._regions[one.kind] = self._regions.get(one.kind, 0) + one.regions
 
-    def add_good(self, values: Values) -> None:
-        """Take in the map of a good image, float [H, W]."""
-        _refuse_infinite(values)
-        self._settle()
-        self._count(GOOD, values.reshape(-1))
+    @property
+    def thresholds(self) -> Values:
+        """Distinct values of the marked pixels in ascending order, float32 [T]; from now on no marked ones are taken."""
+        if self._thresholds is None:
+            values = [values for images in self._marked.values() for values, _ in images]
+            self._thresholds = np.unique(np.concatenate(values)) if values else np.zeros(0, np.float32)
+        return self._thresholds
+
+    def add_unmarked(self, one: MaskedMap) -> None:
+        """Take in the unmarked pixels of a map."""
+        self.add_counts(one.kind, count_pixels(self.thresholds, one.unmarked))
+
+    def add_counts(self, kind: str, counts: Counts) -> None:
+        """Take in unmarked pixels of one kind of image, counted between `thresholds` (see pixel_curve)."""
+        self._counts[kind] = self._counts[kind] + counts if kind in self._counts else counts
 
     def figures(self) -> Localisation | None:
         """The metrics; None when no pixel is marked, or every one."""
-        self._settle()
         marked = [one for images in self._marked.values() for one in images]
         if not marked or not self._total(self._counts).any():
             return None
@@ -96,27 +114,9 @@ class Localiser:
             aupro_30_by_kind={kind: self._area([kind]) for kind in self._marked if self._total((GOOD, kind)).any()},
         )
 
-    def _settle(self) -> None:
-        """All masks are known: sort the values of the marked pixels and count those that waited."""
-        if self._thresholds is not None:
-            return
-        values = [values for images in self._marked.values() for values, _ in images]
-        self._thresholds = np.unique(np.concatenate(values)) if values else np.zeros(0, np.float32)
-        self._file.seek(0)
-        for kind, count in self._waiting:
-            self._count(kind, np.frombuffer(self._file.read(4 * count), np.float32))
-
-    def _count(self, kind: str, values: Values) -> None:
-        counts = count_pixels(self._known(), values)
-        self._counts[kind] = self._counts[kind] + counts if kind in self._counts else counts
-
-    def _known(self) -> Values:
-        assert self._thresholds is not None
-        return self._thresholds
-
     def _total(self, kinds: Iterable[str]) -> Counts:
         """Counts of the unmarked pixels of some kinds of image."""
-        total = np.zeros(2 * len(self._known()) + 1, np.int64)
+        total = np.zeros(2 * len(self.thresholds) + 1, np.int64)
         for kind in kinds:
             total += self._counts.get(kind, 0)
         return total
@@ -129,11 +129,36 @@ class Localiser:
         weights = np.concatenate([weights for _, weights in parts]) / regions
         if by_pixel:
             weights, limit = np.full(len(values), 1.0 / len(values)), 1.0
-        gains = weigh(self._known(), values, weights)
+        gains = weigh(self.thresholds, values, weights)
         return area_under(self._total((GOOD, *kinds)), gains, 0.3 if limit is None else limit)
 
 
-def _refuse_infinite(values: Values) -> None:
+class GoodCounts:
+    """Counts of the pixels of good images between `thresholds` [T], int64 [2 T + 1]; memory for as many pixels more."""
+
+    def __init__(self, thresholds: Values) -> None:
+        self._thresholds = thresholds
+        self._counts: Counts = np.zeros(2 * len(thresholds) + 1, np.int64)
+        self._waiting: list[Values] = []
+
+    def add(self, values: Values) -> None:
+        """Take in the map of a good image. Raises InputError for values that are not finite."""
+        refuse_infinite(values)
+        self._waiting.append(values.reshape(-1))
+        # Counting costs as much for one picture as for many that have as many pixels as there are counts.
+        if sum(map(len, self._waiting)) >= len(self._counts):
+            self.total()
+
+    def total(self) -> Counts:
+        """The counts of all maps so far."""
+        if self._waiting:
+            self._counts += count_pixels(self._thresholds, np.concatenate(self._waiting))
+            self._waiting.clear()
+        return self._counts
+
+
+def refuse_infinite(values: Values) -> None:
+    """Raises InputError for a map with values that are not finite."""
     if not np.isfinite(values).all():
         raise InputError("a map holds values that are not finite; the model or its precision is broken")
 

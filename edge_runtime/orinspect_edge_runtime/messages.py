@@ -23,3 +23,9 @@ def warn_skipped(reasons: list[str]) -> None:
         click.echo(f"skipped: {reason}", err=True)
     if len(reasons) > 5:
         click.echo(f"skipped: {len(reasons) - 5} more", err=True)
+
+
+def tell_resumed(images: int) -> None:
+    """On stderr: that a job went on where an earlier run of it was."""
+    if images:
+        click.echo(f"{images} of the images had been done by an earlier run of this job", err=True)

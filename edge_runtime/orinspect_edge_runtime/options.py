@@ -24,6 +24,12 @@ backend_option = click.option(
     show_default=True,
     help="auto (a TensorRT engine when one is fit to run, else onnxruntime), tensorrt, onnxruntime, ort-cuda, ort-trt.",
 )
+engine_option = click.option(
+    "--engine",
+    default="local",
+    show_default=True,
+    help="local, or ray: processes of --threads CPUs each (0: one) on the Ray cluster that RAY_ADDRESS names, else here.",
+)
 _DEFECTS = (
     click.option(
         "--defects",

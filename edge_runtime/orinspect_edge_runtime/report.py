@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections import Counter
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.resources import files
@@ -17,10 +16,11 @@ import numpy as np
 from orinspect_edge_runtime import charts, durable, metrics, overlay
 from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.errors import InputError
-from orinspect_edge_runtime.evaluation import Evaluation, ScoredImage
+from orinspect_edge_runtime.evaluation import Evaluation
 from orinspect_edge_runtime.explain import Explanation, explain
 from orinspect_edge_runtime.preprocess import PreprocessSpec, read_frame
 from orinspect_edge_runtime.recipe import Recipe
+from orinspect_edge_runtime.scored_images import ScoredImage
 from orinspect_edge_runtime.sheets import Sheet, group_sheets
 
 WORST_SHOWN = 12
@@ -111,8 +111,7 @@ def evaluation_facts(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
 
 def evaluation_figures(evaluation: Evaluation) -> tuple[tuple[str, str], ...]:
     """ROC curve and score histogram."""
-    labels = np.array([s.is_defective for s in evaluation.images], bool)
-    scores = np.array([s.score for s in evaluation.images], np.float64)
+    labels, scores = evaluation.images.is_defective, evaluation.images.score
     fpr, tpr = metrics.roc_curve(labels, scores)[:2]
     return (
         ("Score histogram", charts.score_histogram(scores[~labels], scores[labels], evaluation.threshold)),
@@ -137,8 +136,8 @@ def training_figures(run: Path) -> tuple[tuple[str, str], ...]:
 
 def worst_pictures(evaluation: Evaluation, detector: Detector, count: int = WORST_SHOWN) -> tuple[Picture, ...]:
     """The `count` highest scores with their heat maps."""
-    ranked = sorted(evaluation.images, key=lambda s: -s.score)[:count]
-    return tuple(_picture(scored, detector) for scored in ranked)
+    ranked = np.argsort(-evaluation.images.score, kind="stable")[:count]
+    return tuple(_picture(evaluation.images[number], detector) for number in ranked.tolist())
 
 
 def _picture(scored: ScoredImage, detector: Detector) -> Picture:
@@ -216,7 +215,7 @@ def metrics_table(evaluation: Evaluation) -> Table:
 def kinds_table(evaluation: Evaluation) -> Table:
     """Figures of each kind of defect against all good images."""
     regions = {} if evaluation.localisation is None else evaluation.localisation.aupro_30_by_kind
-    counts = Counter(s.kind for s in evaluation.images if s.is_defective)
+    counts = {kind: len(rows) for kind, rows in evaluation.images.defects().items()}
     rows = tuple(
         (
             kind,

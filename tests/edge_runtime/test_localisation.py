@@ -14,7 +14,8 @@ from sklearn.metrics import roc_auc_score
 
 from orinspect_edge_runtime import metrics
 from orinspect_edge_runtime.errors import ImageError, InputError
-from orinspect_edge_runtime.localisation import Localisation, Localiser, read_mask
+from orinspect_edge_runtime.localisation import GOOD, GoodCounts, Localisation, Localiser, MaskedMap, read_mask
+from orinspect_edge_runtime.pixel_curve import count_pixels
 from orinspect_edge_runtime.preprocess import PreprocessSpec
 
 SPEC = PreprocessSpec(32, 32)
@@ -22,16 +23,21 @@ SPEC = PreprocessSpec(32, 32)
 
 def localise(kinds: list[str], masks: np.ndarray, maps: np.ndarray) -> Localisation | None:
     """Images with an empty mask come as masked ones and as good ones by turns: both must count alike."""
-    with Localiser() as pixels:
-        good = []
-        for number, (kind, mask, values) in enumerate(zip(kinds, masks, maps, strict=True)):
-            if mask.any() or number % 2:
-                pixels.add_masked(kind, mask, values.astype(np.float32))
-            else:
-                good.append(values.astype(np.float32))
-        for values in good:
-            pixels.add_good(values)
-        return pixels.figures()
+    pixels, masked, good = Localiser(), [], []
+    for number, (kind, mask, values) in enumerate(zip(kinds, masks, maps.astype(np.float32), strict=True)):
+        if mask.any() or number % 2:
+            masked.append(MaskedMap.of(kind, mask, values))
+        else:
+            good.append(values)
+    for one in masked:
+        pixels.add_marked(one)
+    counts = GoodCounts(pixels.thresholds)
+    for values in good:
+        counts.add(values)
+    for one in masked:
+        pixels.add_unmarked(one)
+    pixels.add_counts(GOOD, counts.total())
+    return pixels.figures()
 
 
 def saved(path: Path, pixels: np.ndarray) -> Path:
@@ -99,24 +105,41 @@ def test_an_empty_mask_counts_as_good() -> None:
     assert (found.masked_images, found.pixel_auroc, found.aupro_30) == (1, 1.0, pytest.approx(1.0))
 
 
-def test_masks_must_come_first_and_maps_must_be_finite() -> None:
-    with Localiser() as pixels:
-        with pytest.raises(InputError, match="not finite"):
-            pixels.add_masked("bad", np.ones((4, 4), bool), np.full((4, 4), np.nan, np.float32))
-        pixels.add_good(np.zeros((4, 4), np.float32))
-        with pytest.raises(ValueError, match="before the good ones"):
-            pixels.add_masked("bad", np.ones((4, 4), bool), np.zeros((4, 4), np.float32))
+def test_marked_pixels_come_first_and_maps_must_be_finite() -> None:
+    broken, pixels = np.full((4, 4), np.nan, np.float32), Localiser()
+    with pytest.raises(InputError, match="not finite"):
+        MaskedMap.of("bad", np.ones((4, 4), bool), broken)
+    with pytest.raises(InputError, match="not finite"):
+        GoodCounts(pixels.thresholds).add(broken)
+    with pytest.raises(ValueError, match="before the first unmarked"):
+        pixels.add_marked(MaskedMap.of("bad", np.ones((4, 4), bool), np.zeros((4, 4), np.float32)))
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10_000), st.integers(0, 40))
+def test_good_pixels_are_counted_however_they_come(seed: int, values: int) -> None:
+    rng = np.random.default_rng(seed)
+    thresholds = np.unique(rng.integers(0, 9, values).astype(np.float32))
+    maps = rng.integers(0, 9, (5, 3, 3)).astype(np.float32)
+    one_by_one, counts = GoodCounts(thresholds), GoodCounts(thresholds)
+    for values_of_one in maps:
+        one_by_one.add(values_of_one)
+        one_by_one.total()
+        counts.add(values_of_one)
+    np.testing.assert_array_equal(one_by_one.total(), count_pixels(thresholds, maps.ravel()))
+    np.testing.assert_array_equal(counts.total(), one_by_one.total())
 
 
 def test_memory_does_not_grow_with_the_good_images() -> None:
     rng = np.random.default_rng(0)
     mask = np.zeros((96, 96), bool)
     mask[10:14, 20:30] = True
-    with Localiser() as pixels:
-        pixels.add_masked("bad", mask, rng.standard_normal((96, 96)).astype(np.float32))
-        tracemalloc.start()
-        for _ in range(200):
-            pixels.add_good(rng.standard_normal((96, 96)).astype(np.float32))
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
+    pixels = Localiser()
+    pixels.add_marked(MaskedMap.of("bad", mask, rng.standard_normal((96, 96)).astype(np.float32)))
+    counts = GoodCounts(pixels.thresholds)
+    tracemalloc.start()
+    for _ in range(200):
+        counts.add(rng.standard_normal((96, 96)).astype(np.float32))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
     assert peak < 20 * mask.size * 4, "200 maps were 200 times that"

@@ -133,9 +133,11 @@ def bootstrap_interval(
         raise InputError(f"a bootstrap needs 0 < confidence < 1 and rounds >= 1, not {confidence} and {rounds}")
     rng = np.random.default_rng(seed)
     good, bad = np.flatnonzero(~marked), np.flatnonzero(marked)
-    drawn = np.empty(rounds)
+    drawn, order = np.empty(rounds), np.argsort(-values, kind="stable")
     for number in range(rounds):
-        rows = np.concatenate([rng.choice(good, len(good)), rng.choice(bad, len(bad))])
+        counts = sum(np.bincount(rng.choice(rows, len(rows)), minlength=len(values)) for rows in (good, bad))
+        # By falling score: a metric sorts what is in order already, which is several times faster.
+        rows = np.repeat(order, np.asarray(counts)[order])
         drawn[number] = metric(marked[rows], values[rows])
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

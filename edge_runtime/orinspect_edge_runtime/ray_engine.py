@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -18,8 +19,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# Ray's own warnings of a cluster that does not answer fill the screen; what they say is said in one line below.
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 import ray
 
 from orinspect_edge_runtime.errors import InputError, OrinspectError
@@ -134,7 +133,8 @@ def _connected() -> Iterator[None]:
     address = os.environ.get("RAY_ADDRESS", "local")
     _knock(address)
     try:
-        ray.init(address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
+        with _unsaid():
+            ray.init(address, log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         # A cluster that asks for a token does not let in a program that brings none; Ray tells it as a lost connection.
         raise InputError(
@@ -145,6 +145,20 @@ def _connected() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _unsaid() -> Iterator[None]:
+    """Nothing goes to stderr: Ray's C++ part warns there once a second of a cluster that does not let it in."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nothing:  # noqa: PTH123 - no path of ours
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _knock(address: str) -> None:

@@ -16,7 +16,7 @@ from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.scored_images import ScoredImages
 from orinspect_edge_runtime.threshold import p_values
 
-ROWS_AT_ONCE = 16384
+ROWS_AT_ONCE = 4096
 # Columns and their types in Parquet; the p-value is that of `score --explain`.
 COLUMNS = {
     "image": "string",

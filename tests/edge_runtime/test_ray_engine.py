@@ -27,9 +27,9 @@ def free_port() -> int:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """`ray start --head` with one CPU; its address. Sockets need a short path, so not below tmp_path."""
+    """`ray start --head` with two CPUs; its address. Sockets need a short path, so not below tmp_path."""
     address = f"127.0.0.1:{free_port()}"
-    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=1"]
+    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
     start += ["--node-ip-address=127.0.0.1", f"--port={address.split(':')[1]}", "--include-dashboard=false"]
     start += [f"--ray-client-server-port={free_port()}", "--disable-usage-stats", "--object-store-memory=80000000"]
     process = subprocess.Popen(start, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -96,17 +96,37 @@ def test_an_error_in_a_worker_is_one_line(cluster: str, fitted: Path, pictures: 
     assert "TensorRT" in ran.stderr.splitlines()[-1] and "Traceback" not in ran.stderr
 
 
+def test_a_part_whose_worker_was_lost_is_given_to_another(cluster: str, tmp_path: Path) -> None:
+    job = (
+        "import contextlib, os, sys; from pathlib import Path\n"
+        "from orinspect_edge_runtime.parts import Part; from orinspect_edge_runtime.ray_engine import ray_workers\n"
+        "def work(part):\n"
+        "    if part.images == [2]:\n"
+        "        with contextlib.suppress(FileExistsError): os.mkdir(sys.argv[1]); os._exit(1)\n"
+        "    return bytes(part.images)\n"
+        "class Job:\n"
+        "    threads, argv = 1, sys.argv\n"
+        "    def elsewhere(self): return self\n"
+        "    def open(self): sys.argv = self.argv; return contextlib.nullcontext(work)\n"
+        "with ray_workers(Job()) as run: print(sorted(done[0] for _, done in run(Part(Path(), [n]) for n in range(6))))"
+    )
+    command = [sys.executable, "-c", job, str(tmp_path / "died")]
+    ran = subprocess.run(command, env=environment(RAY_ADDRESS=cluster), capture_output=True, text=True, check=False)
+    assert ran.stdout.strip() == "[0, 1, 2, 3, 4, 5]", ran.stderr
+    assert (tmp_path / "died").exists(), "no worker died"
+
+
 def test_workers_that_fit_nowhere_are_refused(cluster: str, fitted: Path, pictures: Path, tmp_path: Path) -> None:
     ran = on_ray(cluster, "embed", fitted, pictures, "--threads", 4, "--out", tmp_path / "x.npz")
     assert ran.returncode == 2
-    assert "a worker of 4 CPUs fits on no machine of the Ray cluster (the largest has 1)" in ran.stderr.splitlines()[-1]
+    assert "a worker of 4 CPUs fits on no machine of the Ray cluster (the largest has 2)" in ran.stderr.splitlines()[-1]
 
 
 def test_a_cluster_without_a_free_cpu_is_not_waited_for_forever(
     cluster: str, monkeypatch: pytest.MonkeyPatch, fitted: Path, pictures: Path, tmp_path: Path
 ) -> None:
     holder = (
-        "import ray, sys, time; ray.init(sys.argv[1], logging_level='ERROR'); actor = ray.remote(num_cpus=1)\n"
+        "import ray, sys, time; ray.init(sys.argv[1], logging_level='ERROR'); actor = ray.remote(num_cpus=2)\n"
         "class Holder:\n    def hold(self): return 1\n"
         "held = actor(Holder).remote(); ray.get(held.hold.remote()); print('held', flush=True); sys.stdin.read()"
     )
@@ -125,7 +145,7 @@ def test_a_cluster_without_a_free_cpu_is_not_waited_for_forever(
     finally:
         process.communicate("", timeout=60)
     assert ran.returncode == 2
-    assert "0 of the 1 CPUs of the Ray cluster are free" in ran.stderr.splitlines()[-1]
+    assert "0 of the 2 CPUs of the Ray cluster are free" in ran.stderr.splitlines()[-1]
 
 
 def test_an_address_where_nobody_listens(fitted: Path, pictures: Path, tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def summarise(
     """Metrics of scored images. Raises InputError when one class is missing."""
     labels, scores, alarms = scored.is_defective, scored.score, scored.is_anomalous
     defects = scored.defects()
+    intervals = metrics.bootstrap_intervals([metrics.auroc, *INTERVALS.values()], labels, scores)
     return Evaluation(
         recipe=recipe.name,
         scorer=recipe.scorer,
@@ -100,7 +101,7 @@ def summarise(
         good_images=int((~labels).sum()),
         defective_images=int(labels.sum()),
         auroc=metrics.auroc(labels, scores),
-        auroc_interval=metrics.bootstrap_interval(metrics.auroc, labels, scores),
+        auroc_interval=intervals[0],
         average_precision=metrics.average_precision(labels, scores),
         f1_max=metrics.f1_max(labels, scores),
         fpr_at_95_tpr=metrics.fpr_at_tpr(labels, scores, 0.95),
@@ -110,7 +111,7 @@ def summarise(
         detections=float(alarms[labels].mean()),
         detections_by_kind={kind: float(alarms[rows].mean()) for kind, rows in defects.items()},
         auroc_by_kind={kind: _auroc_of(rows, labels, scores) for kind, rows in defects.items()},
-        intervals={name: metrics.bootstrap_interval(metric, labels, scores) for name, metric in INTERVALS.items()},
+        intervals=dict(zip(INTERVALS, intervals[1:], strict=True)),
         localisation=localisation,
         images=scored,
         skipped=skipped,

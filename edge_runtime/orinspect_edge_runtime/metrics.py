@@ -6,7 +6,7 @@ raises InputError for lengths that differ, scores that are not finite, or a clas
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,7 @@ Metric = Callable[[NDArray[Any], NDArray[Any]], float]
 
 def auroc(labels: NDArray[Any], scores: NDArray[Any]) -> float:
     """Area under the ROC curve: the chance that a defective image outscores a good one, ties counting half."""
-    marked, values = checked(labels, scores)
-    good = np.sort(values[~marked])
-    bad = values[marked]
-    below = np.searchsorted(good, bad, "left").astype(np.float64) + np.searchsorted(good, bad, "right")
-    return float(below.sum() / (2.0 * len(good) * len(bad)))
+    return _auroc(*_counts(*checked(labels, scores))[:2])
 
 
 def roc_curve(labels: NDArray[Any], scores: NDArray[Any]) -> tuple[Doubles, Doubles, Doubles]:
@@ -41,22 +37,19 @@ def roc_curve(labels: NDArray[Any], scores: NDArray[Any]) -> tuple[Doubles, Doub
 
 def average_precision(labels: NDArray[Any], scores: NDArray[Any]) -> float:
     """Average precision: precision weighted by the recall each distinct threshold adds; nothing is interpolated."""
-    hits, alarms, _ = _counts(*checked(labels, scores))
-    return float(np.sum(np.diff(hits / hits[-1], prepend=0.0) * (hits / alarms)))
+    return _average_precision(*_counts(*checked(labels, scores))[:2])
 
 
 def f1_max(labels: NDArray[Any], scores: NDArray[Any]) -> float:
     """The best F1 of any threshold: an upper bound, since it is chosen on the very images it is judged by."""
-    hits, alarms, _ = _counts(*checked(labels, scores))
-    return float(np.max(2 * hits / (alarms + hits[-1])))
+    return _f1_max(*_counts(*checked(labels, scores))[:2])
 
 
 def fpr_at_tpr(labels: NDArray[Any], scores: NDArray[Any], tpr: float = 0.95) -> float:
     """The lowest false-positive rate at which at least the share `tpr` of the defective images is found."""
     if not 0 < tpr <= 1:
         raise InputError(f"a true-positive rate of {tpr} cannot be asked for: use more than 0 and at most 1")
-    false, found, _ = roc_curve(labels, scores)
-    return float(false[found >= tpr].min())
+    return _fpr_at_tpr(*_counts(*checked(labels, scores))[:2], tpr)
 
 
 def pixel_auroc(masks: NDArray[Any], maps: NDArray[Any]) -> float:
@@ -115,32 +108,35 @@ def mid_ranks(values: NDArray[Any]) -> Doubles:
     return (low + np.searchsorted(ordered, values, "right") + 1) / 2
 
 
-def bootstrap_interval(
-    metric: Metric,
+def bootstrap_intervals(
+    metrics: Sequence[Metric],
     labels: NDArray[Any],
     scores: NDArray[Any],
     *,
     confidence: float = 0.95,
     rounds: int = 1000,
     seed: int = 0,
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a metric; good and defective images are drawn anew separately, each round.
+) -> list[tuple[float, float]]:
+    """Percentile bootstrap intervals of some of this file's image metrics, all of them on the same draws.
 
-    Drawing within the classes keeps their numbers, so no round lacks one. The result depends on `seed` alone.
+    Good and defective images are drawn anew separately, each round: that keeps their numbers, so no round lacks one. The
+    result depends on `seed` alone. Scores are sorted once, not each round.
     """
     marked, values = checked(labels, scores)
     if not 0 < confidence < 1 or rounds < 1:
         raise InputError(f"a bootstrap needs 0 < confidence < 1 and rounds >= 1, not {confidence} and {rounds}")
-    rng = np.random.default_rng(seed)
+    rng, order = np.random.default_rng(seed), np.argsort(-values, kind="stable")
+    last = _last_of_each(values[order])
     good, bad = np.flatnonzero(~marked), np.flatnonzero(marked)
-    drawn, order = np.empty(rounds), np.argsort(-values, kind="stable")
+    drawn = np.empty((len(metrics), rounds))
     for number in range(rounds):
-        counts = sum(np.bincount(rng.choice(rows, len(rows)), minlength=len(values)) for rows in (good, bad))
-        # By falling score: a metric sorts what is in order already, which is several times faster.
-        rows = np.repeat(order, np.asarray(counts)[order])
-        drawn[number] = metric(marked[rows], values[rows])
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+        # How often each image was drawn, by falling score.
+        false, true = (np.bincount(rng.choice(rows, len(rows)), minlength=len(values))[order] for rows in (good, bad))
+        hits, alarms = (np.cumsum(times, dtype=np.float64)[last] for times in (true, true + false))
+        seen = np.diff(alarms, prepend=0.0) > 0
+        drawn[:, number] = [_OF_COUNTS[metric](hits[seen], alarms[seen]) for metric in metrics]
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=1)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
 def checked(labels: NDArray[Any], scores: NDArray[Any], noun: str = "images") -> tuple[NDArray[np.bool_], NDArray[Any]]:
@@ -167,6 +163,38 @@ def _counts(marked: NDArray[np.bool_], values: NDArray[Any]) -> tuple[Doubles, D
     """Hits and alarms (both kinds) at each distinct score, highest first, and those scores."""
     order = np.argsort(-values, kind="stable")
     values = values[order]
-    last = np.append(np.flatnonzero(values[1:] != values[:-1]), len(values) - 1)
+    last = _last_of_each(values)
     hits = np.cumsum(marked[order], dtype=np.float64)[last]
     return hits, last + 1.0, values[last].astype(np.float64)
+
+
+def _last_of_each(ordered: NDArray[Any]) -> NDArray[np.intp]:
+    """Place of the last of each distinct value."""
+    return np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
+
+
+def _auroc(hits: Doubles, alarms: Doubles) -> float:
+    false, before = alarms - hits, np.append(0.0, hits[:-1])
+    return float(np.sum(np.diff(false, prepend=0.0) * (before + hits)) / (2.0 * false[-1] * hits[-1]))
+
+
+def _average_precision(hits: Doubles, alarms: Doubles) -> float:
+    return float(np.sum(np.diff(hits / hits[-1], prepend=0.0) * (hits / alarms)))
+
+
+def _f1_max(hits: Doubles, alarms: Doubles) -> float:
+    return float(np.max(2 * hits / (alarms + hits[-1])))
+
+
+def _fpr_at_tpr(hits: Doubles, alarms: Doubles, tpr: float = 0.95) -> float:
+    false = alarms - hits
+    return float((false / false[-1])[hits / hits[-1] >= tpr].min())
+
+
+# What a metric computes from hits and alarms at each distinct score.
+_OF_COUNTS: dict[Metric, Callable[[Doubles, Doubles], float]] = {
+    auroc: _auroc,
+    average_precision: _average_precision,
+    f1_max: _f1_max,
+    fpr_at_tpr: _fpr_at_tpr,
+}

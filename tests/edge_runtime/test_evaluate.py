@@ -155,7 +155,7 @@ def test_any_parts_and_any_kills_give_the_same(
 ) -> None:
     job = EvaluateJob(by_brightness, read_dataset(masked))
     # As many examples as one bootstrap takes time.
-    monkeypatch.setattr(metrics, "bootstrap_interval", lambda *figures: (0.0, 1.0))
+    monkeypatch.setattr(metrics, "bootstrap_intervals", lambda metrics, *figures: [(0.0, 1.0)] * len(metrics))
     expected = whole(evaluate(by_brightness, job.images))
 
     @settings(max_examples=20)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,22 +113,39 @@ def test_bootstrap_interval_covers_the_truth_as_often_as_said() -> None:
     rng, truth, covered = np.random.default_rng(0), 0.7602499389065233, 0
     labels = np.arange(120) < 50
     for seed in range(100):
-        low, high = metrics.bootstrap_interval(
-            metrics.auroc, labels, rng.standard_normal(120) + labels, rounds=100, seed=seed
-        )
+        scores = rng.standard_normal(120) + labels
+        ((low, high),) = metrics.bootstrap_intervals([metrics.auroc], labels, scores, rounds=100, seed=seed)
         covered += low <= truth <= high
     assert 0.86 <= covered / 100 <= 0.99
 
 
 def test_bootstrap_depends_on_the_seed_alone_and_widens_with_confidence() -> None:
     labels, scores = labelled(1, 60, 0)
-    first = metrics.bootstrap_interval(metrics.auroc, labels, scores, seed=3)
-    assert first == metrics.bootstrap_interval(metrics.auroc, labels, scores, seed=3)
-    assert first != metrics.bootstrap_interval(metrics.auroc, labels, scores, seed=4)
-    wide = metrics.bootstrap_interval(metrics.auroc, labels, scores, seed=3, confidence=0.99)
+
+    def interval(**options: Any) -> tuple[float, float]:
+        return metrics.bootstrap_intervals([metrics.auroc], labels, scores, **options)[0]
+
+    first, wide = interval(seed=3), interval(seed=3, confidence=0.99)
+    assert first == interval(seed=3)
+    assert first != interval(seed=4)
     assert wide[0] < first[0] < metrics.auroc(labels, scores) < first[1] < wide[1]
     with pytest.raises(InputError, match="bootstrap"):
-        metrics.bootstrap_interval(metrics.auroc, labels, scores, rounds=0)
+        interval(rounds=0)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10_000), st.integers(2, 30), st.sampled_from([0, 1, 3]))
+def test_bootstrap_is_that_of_images_drawn_one_by_one(seed: int, count: int, steps: int) -> None:
+    labels, scores = labelled(seed, count, steps)
+    chosen = [metrics.average_precision, metrics.fpr_at_tpr, metrics.auroc, metrics.f1_max]
+    rng, good, bad = np.random.default_rng(5), np.flatnonzero(~labels), np.flatnonzero(labels)
+    drawn = []
+    for _ in range(9):
+        rows = np.concatenate([rng.choice(good, len(good)), rng.choice(bad, len(bad))])
+        drawn.append([metric(labels[rows], scores[rows]) for metric in chosen])
+    expected = np.quantile(drawn, [0.025, 0.975], axis=0).T
+    found = metrics.bootstrap_intervals(chosen, labels, scores, rounds=9, seed=5)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def maps(seed: int, shape: tuple[int, int, int], steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -69,7 +69,7 @@ class EmbedJob:
 
     def elsewhere(self) -> EmbedJob:
         """The job without its images, for another process."""
-        return dataclasses.replace(self, images=())
+        return dataclasses.replace(self, images=(), threads=self.threads or 1)
 
 
 @dataclass(frozen=True)

@@ -183,15 +183,12 @@ def _locked(folder: Path) -> IO[bytes]:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = (folder / "lock").open("ab")
-        except FileNotFoundError:
-            continue  # removed just now, by a process that has finished
-        except OSError as error:
-            raise InputError(f"cannot write {folder}: {error.strerror or error}; nothing was changed") from error
-        try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             lock.close()
             raise InputError(f"{folder}: another process is at a job there; wait until it ends or stop it") from error
+        except OSError as error:
+            raise InputError(f"cannot write {folder}: {error.strerror or error}; nothing was changed") from error
         if _is_named(lock, folder / "lock"):
             return lock
         lock.close()

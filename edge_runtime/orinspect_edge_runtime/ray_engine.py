@@ -61,6 +61,8 @@ def ray_workers(job: Job) -> Iterator[Run]:
         def run(parts: Iterable[Any]) -> Iterator[tuple[Any, bytes]]:
             todo = deque(parts)
             if todo and not crew:
+                # Ray tells of a lost worker on stdout, where results belong.
+                stack.enter_context(contextlib.redirect_stdout(sys.stderr))
                 stack.enter_context(_connected())
                 crew.append(_Crew(job))
             if todo:

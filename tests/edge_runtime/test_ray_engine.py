@@ -108,7 +108,8 @@ def test_a_part_whose_worker_was_lost_is_given_to_another(cluster: str, tmp_path
         "    threads, argv = 1, sys.argv\n"
         "    def elsewhere(self): return self\n"
         "    def open(self): sys.argv = self.argv; return contextlib.nullcontext(work)\n"
-        "with ray_workers(Job()) as run: print(sorted(done[0] for _, done in run(Part(Path(), [n]) for n in range(6))))"
+        "with ray_workers(Job()) as run: done = sorted(done[0] for _, done in run(Part(Path(), [n]) for n in range(6)))\n"
+        "print(done)"
     )
     command = [sys.executable, "-c", job, str(tmp_path / "died")]
     ran = subprocess.run(command, env=environment(RAY_ADDRESS=cluster), capture_output=True, text=True, check=False)

@@ -25,7 +25,7 @@ from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.dataset import read_dataset
 from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.errors import InputError
-from orinspect_edge_runtime.evaluation import evaluate
+from orinspect_edge_runtime.evaluate import evaluate
 from orinspect_edge_runtime.labelled import LabelledImage
 from orinspect_edge_runtime.report import Page, Picture, Table
 

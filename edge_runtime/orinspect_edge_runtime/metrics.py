@@ -165,8 +165,7 @@ def _counts(marked: NDArray[np.bool_], values: NDArray[Any]) -> tuple[Doubles, D
     values = values[order]
     last = _last_of_each(values)
     hits = np.cumsum(marked[order], dtype=np.float64)[last]
-    alarms: Doubles = last + 1.0
-    return hits, alarms, values[last].astype(np.float64)
+    return hits, np.asarray(last + 1, np.float64), values[last].astype(np.float64)
 
 
 def _last_of_each(ordered: NDArray[Any]) -> NDArray[np.intp]:

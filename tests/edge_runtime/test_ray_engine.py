@@ -43,7 +43,7 @@ def cluster() -> Iterator[str]:
         pytest.fail(f"ray did not start: {said}")
     yield address
     process.terminate()
-    process.wait(60)
+    process.communicate(timeout=60)
 
 
 def environment(**more: str) -> dict[str, str]:

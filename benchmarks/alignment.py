@@ -139,7 +139,7 @@ def aurocs(encoder: Encoder, pictures: list[Pixels], known: int, defective: NDAr
     for scorer in SCORERS_SHOWN:
         fitted = fit_features(good, FitOptions(scorer=scorer))
         scores = score_features(SCORERS[scorer], fitted.arrays, tested)[0].astype(np.float64)
-        interval = metrics.bootstrap_interval(metrics.auroc, defective, scores)
+        (interval,) = metrics.bootstrap_intervals([metrics.auroc], defective, scores)
         found[scorer] = {"auroc": metrics.auroc(defective, scores), "interval": interval}
     return found
 

@@ -107,10 +107,6 @@ class EvaluateElsewhere:
                 )
             yield partial(evaluate_part, detector)
 
-    def elsewhere(self) -> EvaluateElsewhere:
-        """Itself."""
-        return self
-
 
 @dataclass(frozen=True)
 class Evaluated:

@@ -50,16 +50,20 @@ Work = Callable[[Any], bytes]
 Run = Callable[[Iterable[Any]], Iterator[tuple[Any, bytes]]]
 
 
-class Job(Protocol):
+class Opens(Protocol):
+    """What a process needs to work on parts."""
+
+    def open(self) -> AbstractContextManager[Work]:
+        """Ready to work on parts."""
+
+
+class Job(Opens, Protocol):
     """What an engine (engines.py) needs to know of a job. threads: CPU threads of each process, 0 for all cores."""
 
     @property
     def threads(self) -> int: ...
 
-    def open(self) -> AbstractContextManager[Work]:
-        """Ready to work on parts."""
-
-    def elsewhere(self) -> Job:
+    def elsewhere(self) -> Opens:
         """The same job without its images, to be opened in another process, maybe on another machine."""
 
 

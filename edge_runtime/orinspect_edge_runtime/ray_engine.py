@@ -22,7 +22,7 @@ from typing import Any
 import ray
 
 from orinspect_edge_runtime.errors import InputError, OrinspectError
-from orinspect_edge_runtime.parts import Job, Run
+from orinspect_edge_runtime.parts import Job, Opens, Run
 
 # Seconds. A worker that begins on a busy machine imports Ray and this package, opens a bundle and a graph.
 WAIT_FOR_ADDRESS = 10.0
@@ -32,7 +32,7 @@ WAIT_FOR_WORKER = 180.0
 class Worker:
     """A job opened in a process of its own."""
 
-    def open(self, job: Job, root: Path, wanted: str) -> None:
+    def open(self, job: Opens, root: Path, wanted: str) -> None:
         """Make ready for parts. root: the folder that names of files are relative to; wanted: version of orinspect."""
         here = socket.gethostname()
         if version("orinspect") != wanted:

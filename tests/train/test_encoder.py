@@ -41,6 +41,19 @@ def test_patches_lie_on_the_grid_row_by_row(encoder: Encoder) -> None:
         np.testing.assert_allclose(patches[1, row * columns + column].numpy(), around.mean((1, 2)), atol=1e-5)
 
 
+def test_sharp_patches_are_the_largest_values_of_their_cells(encoder: Encoder) -> None:
+    stages = [torch.rand(2, channels, 64 // stride, 64 // stride) for channels, stride in zip(
+        encoder.channels, encoder.reductions, strict=True)]  # fmt: skip
+    found = encoder.sharp_map(stages)
+    assert found.shape == encoder.patch_map(stages).shape
+    begin = 0
+    for layer in encoder.layers:
+        cell = encoder.stride // encoder.reductions[layer]
+        own = stages[layer][1, :, cell : 2 * cell, :cell].amax((1, 2))
+        assert torch.equal(found[1, begin : begin + len(own), 1, 0], own)
+        begin += len(own)
+
+
 def test_a_constant_stage_has_a_finite_gradient(encoder: Encoder) -> None:
     stages = [torch.zeros(1, 1, 1, 1)] * 4 + [torch.ones(1, encoder.channels[4], 2, 2, requires_grad=True)]
     encoder.pool_embedding(stages).sum().backward()

@@ -162,7 +162,10 @@ def test_every_method_goes_on_bit_for_bit(
             raise Killed
 
     # Neither check matters here, and they take most of the time.
-    monkeypatch.setattr(alignment.Check, "measure", lambda *_: Alignment(dict.fromkeys(("a", "b", "c"), 0.5)))
+    def alike(check: alignment.Check, module: Any) -> Alignment:
+        return Alignment(dict.fromkeys(check.anomalies.kinds, 0.5))
+
+    monkeypatch.setattr(alignment.Check, "measure", alike)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     pretrain(image_folder, whole, config)
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -296,6 +299,22 @@ def test_a_check_changes_nothing_of_the_training(
     pretrain(image_folder, tmp_path / "run", tiny(check_every=1000))
     assert list(last(tmp_path / "run").checks) == [10]
     assert equal(last(tmp_path / "run").model, last(straight).model)
+
+
+def test_what_is_checked_and_kept_may_be_halfway_to_where_it_began(
+    image_folder: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = dataclasses.replace(read_config(straight / CONFIG), initial_share=0.25, check_every=20)
+    monkeypatch.setattr(alignment, "has_helped", lambda before, after: True)
+    pretrain(image_folder, tmp_path / "run", config)
+    encoder, record = load_encoder(tmp_path / "run")
+    assert record["adapted"] and list(record["alignment"]["checks"]) == ["10"]
+    initial, trained = open_encoder(config).trunk.state_dict(), last(tmp_path / "run").model
+    for name, value in encoder.trunk.state_dict().items():
+        own = trained[f"encoder.trunk.{name}"]
+        wanted = torch.lerp(own, initial[name], 0.25) if own.is_floating_point() else own
+        assert torch.equal(value, wanted), name
+    assert [row.loss for row in curve(tmp_path / "run")] == [row.loss for row in curve(straight)], "trained as without"
 
 
 def test_no_epochs_publish_the_encoder_as_it_starts(image_folder: Path, tmp_path: Path, tiny: Tiny) -> None:

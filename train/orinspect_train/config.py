@@ -59,6 +59,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "batch_size": (2, 4096),
     "learning_rate": (0, 1),
     "head_learning_rate": (1e-7, 1),
+    "initial_share": (0, 0.9),
     "weight_decay": (0, 1),
     "warmup_steps": (0, 100_000),
     "frozen_stages": (BY_INIT, 5),
@@ -81,11 +82,12 @@ class PretrainConfig:
     undergo, of POLICIES (auto: what suits them). minutes: wall clock of the whole run, reading the images included;
     epochs: passes over the images instead, 0 publishes the encoder as it starts (-1: by minutes).
     batch_size: images a step and device. learning_rate: of the encoder (0: 1e-4, from scratch 1e-3).
-    head_learning_rate: of the heads, which are dropped in the end. frozen_stages: shallow feature stages left as they
-    are (-1: those of stride 2 and 4, from scratch 0). batch_norm: statistics `frozen` or `trained` (auto: trained from
-    scratch only). precision: of the forward pass (auto: the faster one). held_out: share of images kept for the
-    alignment check. anomalies: what that check looks for, `damage` of a part or `other` things in its place (auto: other for
-    `rotation`). max_images: a seeded choice of so many is used.
+    head_learning_rate: of the heads, which are dropped in the end. initial_share: of the weights that a run begins with,
+    in those it checks and publishes; the rest is what it trained (see blend.py). frozen_stages: shallow feature stages
+    left as they are (-1: those of stride 2 and 4, from scratch 0). batch_norm: statistics `frozen` or `trained` (auto:
+    trained from scratch only). precision: of the forward pass (auto: the faster one). held_out: share of images kept for
+    the alignment check. anomalies: what that check looks for, `damage` of a part or `other` things in its place (auto:
+    other for `rotation`). max_images: a seeded choice of so many is used.
     log_every, checkpoint_every, check_every: steps between two rows of the log, two checkpoints (0: half a
     minute) and two alignment checks, whose best is kept (0: as many as cost a tenth of the training, four at most; there
     is always one at the end). workers: processes that render batches (-1: none on a processor, all cores but one with a
@@ -108,6 +110,7 @@ class PretrainConfig:
     batch_size: int = 48
     learning_rate: float = 0.0
     head_learning_rate: float = 1e-3
+    initial_share: float = 0.0
     weight_decay: float = 1e-4
     warmup_steps: int = 20
     frozen_stages: int = BY_INIT

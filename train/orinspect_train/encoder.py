@@ -101,6 +101,11 @@ class Encoder(nn.Module):
         maps = [self._to_grid(stages[layer], layer) for layer in self.layers]
         return functional.avg_pool2d(torch.cat(maps, 1), 3, stride=1, padding=1, count_include_pad=False)
 
+    def sharp_map(self, stages: list[Tensor]) -> Tensor:
+        """float [B, D, rows, columns]: as `patch_map`, but the largest value of every cell, and no neighbourhood."""
+        factors = {layer: self.stride // self.reductions[layer] for layer in self.layers}
+        return torch.cat([functional.max_pool2d(stages[layer], factors[layer]) for layer in self.layers], 1)
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Embedding [B, E] and patches [B, rows * columns, D], row by row, of normalised float [B, 3, H, W]."""
         stages = self.stages(images)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from orinspect_train import metrics_log
 from orinspect_train.alignment import Alignment, Check, best_step
+from orinspect_train.blend import State, blended
 from orinspect_train.checkpoint import Checkpoint, Plan, write_checkpoint
 from orinspect_train.config import BY_TIME, PretrainConfig
 from orinspect_train.health import Watch, examine
@@ -33,7 +34,8 @@ class Keeper(pl.Callback):
     stop at the deadline.
 
     deadline: on time.monotonic(), seconds; infinite for a run by epochs. resumed: the checkpoint it goes on from.
-    check: at the plan's intervals, and after the last step; the trunk of the best is kept (None: not at all).
+    check: at the plan's intervals, and after the last step; the trunk of the best is kept (None: not at all). initial: the
+    trunk's weights that the run began with, of which what is checked and kept has the configured share.
     """
 
     run: Path
@@ -43,6 +45,7 @@ class Keeper(pl.Callback):
     resumed: Checkpoint | None = None
     report: Report | None = None
     check: Check | None = None
+    initial: State = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.first_seconds = self.resumed.seconds if self.resumed else 0.0
@@ -94,13 +97,14 @@ class Keeper(pl.Callback):
         """Measure the alignment, and keep the trunk if it is the best so far."""
         if self.check is None:
             return None
-        found = self.check.measure(module)
+        trunk = module.encoder.trunk
+        with blended(trunk, self.initial, self.config.initial_share):
+            found = self.check.measure(module)
+            self.checks[step] = found.auroc
+            checks = {step: Alignment(auroc) for step, auroc in self.checks.items()}
+            if best_step(Alignment(self.plan.unadapted), checks) == step:
+                self.best = {name: value.detach().cpu().clone() for name, value in trunk.state_dict().items()}
         module.train()
-        self.checks[step] = found.auroc
-        checks = {step: Alignment(auroc) for step, auroc in self.checks.items()}
-        if best_step(Alignment(self.plan.unadapted), checks) == step:
-            trunk = module.encoder.trunk.state_dict()
-            self.best = {name: value.detach().cpu().clone() for name, value in trunk.items()}
         return found.mean
 
     def _log(

@@ -15,6 +15,7 @@ from orinspect_edge_runtime.errors import CheckFailed, InputError
 from orinspect_train import alignment, budget, metrics_log, policies
 from orinspect_train.alignment import Alignment
 from orinspect_train.augment import Augmenter
+from orinspect_train.blend import State
 from orinspect_train.checkpoint import Checkpoint, Plan, read_checkpoint
 from orinspect_train.config import BY_INIT, BY_MINUTES, VIEW_METHODS, PretrainConfig
 from orinspect_train.encoder import Encoder, freeze_stages, normalisation
@@ -168,10 +169,10 @@ class _Job:
         else:
             plan, seconds = self._checked(checkpoint.plan), math.inf
         module.steps = plan.steps
-        self._train(module, plan, time.monotonic() + seconds, checkpoint)
+        self._train(module, plan, time.monotonic() + seconds, checkpoint, initial)
         return self.processes.from_first(lambda: self._conclude(plan, initial))
 
-    def _conclude(self, plan: Plan, initial: dict[str, torch.Tensor]) -> Outcome:
+    def _conclude(self, plan: Plan, initial: State) -> Outcome:
         """Publish the best of the weights that were checked, or the initial ones."""
         done = read_checkpoint(self.run / CHECKPOINT)
         if done is None:
@@ -240,7 +241,9 @@ class _Job:
     def _anomalies(self) -> alignment.Anomalies:
         return alignment.ANOMALIES[self.config.anomalies]
 
-    def _train(self, module: Pretraining, plan: Plan, deadline: float, checkpoint: Checkpoint | None) -> None:
+    def _train(
+        self, module: Pretraining, plan: Plan, deadline: float, checkpoint: Checkpoint | None, initial: State
+    ) -> None:
         """Train to the end of the plan, or to the deadline (on time.monotonic()), which leaves a checkpoint."""
         if checkpoint is not None:
             module.load_state_dict(checkpoint.model)
@@ -253,7 +256,8 @@ class _Job:
             # Processes that are started from this one cannot share the terminal's bar.
             shown = self.processes.strategy != "ddp_spawn" and self.processes.is_first
             report = (lambda share, text: self.report("training", share, text)) if shown else None
-            keeper = Keeper(self.run, plan, self.config, deadline, checkpoint, report, self._check(plan.precision))
+            check = self._check(plan.precision)
+            keeper = Keeper(self.run, plan, self.config, deadline, checkpoint, report, check, initial)
             pixels = self.images.split(self.config.held_out).training
             train(module, pixels, keeper, self.processes, accelerator=accelerator_here())
 

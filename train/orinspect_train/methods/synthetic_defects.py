@@ -25,10 +25,15 @@ from orinspect_train.methods import Batch, Method, Normalise, Setting
 
 @dataclass(frozen=True)
 class Options:
-    """patch_weight: of the patches' loss against the images'. positive_weight: of defective patches, which are few."""
+    """patch_weight: of the patches' loss against the images'. positive_weight: of defective patches, which are few.
+
+    smoothed: the loss sees patches as export gives them, each the mean of its neighbourhood, which blurs where a defect
+    ends; else the strongest value of each stage in the patch's own cell.
+    """
 
     patch_weight: float = 1.0
     positive_weight: float = 4.0
+    smoothed: bool = True
 
     def __post_init__(self) -> None:
         within(self, {"patch_weight": (0, 1000), "positive_weight": (0.01, 1000)})
@@ -63,8 +68,9 @@ def loss_of(
     encoder: Encoder, heads: Heads, options: Options, normalise: Normalise, batch: Batch, done: float
 ) -> tuple[Tensor, Tensor]:
     """Binary cross entropy of the images plus that of the patches, and the embeddings float32 [B, E]."""
-    embedding, patches = encoder(normalise(batch["images"]))
-    embedding, patches = embedding.float(), patches.float()
+    stages = encoder.stages(normalise(batch["images"]))
+    patch_map = encoder.patch_map(stages) if options.smoothed else encoder.sharp_map(stages)
+    embedding, patches = encoder.pool_embedding(stages).float(), patch_map.float().flatten(2).transpose(1, 2)
     image, patch = heads(embedding, patches)
     weight = torch.tensor(options.positive_weight, device=patch.device)
     of_images = functional.binary_cross_entropy_with_logits(image.float(), batch["defective"])

@@ -109,11 +109,18 @@ def test_negative_numbers_are_refused(place: Path, orinspect: Run, arguments: li
 
 
 def test_a_flipped_byte_anywhere_fails_the_check(fitted: Path, orinspect: Run) -> None:
+    bundle = Bundle.open(fitted / "bundle")
+    read_to_score = {bundle.manifest.recipes["default"], bundle.manifest.graph("fp32", "patchcore").file}
     for name, content in state(fitted / "bundle").items():
         place = len(content) // 2
         (fitted / "bundle" / name).write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         told(orinspect("check", "bundle"), 1, f"{name}: .*copy the bundle again")
-        told(orinspect("score", "bundle", "data/test"), 2, f"{name}: .*copy the bundle again")
+        scored = orinspect("score", "bundle", "data/test")
+        if name in read_to_score:
+            told(scored, 2, f"{name}: .*copy the bundle again")
+        else:
+            # It takes no part in a verdict; to hash it at every start would cost more than the start itself.
+            assert scored.code == (2 if name == MANIFEST else 0), name
         (fitted / "bundle" / name).write_bytes(content)
     assert orinspect("check", "bundle").code == 0
 
@@ -183,7 +190,8 @@ def test_a_full_disk_stops_fit_and_keeps_the_old_recipe(orinspect: Run, small_di
     assert orinspect("score", bundle, "data/test").code == 0
     ran = orinspect("evaluate", bundle, "data", "--report", small_disk / "report")
     told(ran, 2, "No space left on device; nothing was changed")
-    assert {path.name for path in (small_disk / "report").glob("*")} <= {"evaluation.json"}
+    # What is scored stays, for the next run to go on from.
+    assert {path.name for path in (small_disk / "report").glob("*")} <= {"evaluation.json", ".evaluation.json.parts"}
 
 
 def test_a_newer_bundle_asks_for_an_upgrade(place: Path, orinspect: Run) -> None:

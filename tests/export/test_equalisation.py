@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper, parser
 
+from orinspect_export import lowering
 from orinspect_export.decisions import Judge
 from orinspect_export.equalisation import HEADROOM, MOST_GAIN, depthwise_pairs, equalise, gains
 from orinspect_export.graph import EncoderGraph, export_encoder
+from orinspect_export.images import ExportImages
 from orinspect_export.int8 import Quantiser
 
 # Rectifier and what else reads its output are put in; channels of very unlike size.
@@ -143,3 +145,13 @@ def test_the_default_encoder_rounds_better(lite0: EncoderGraph, frames: Any) -> 
 def test_an_encoder_without_depthwise_layers_stays(make_run: Callable[..., Path], frames: Any) -> None:
     model = export_encoder(make_run("resnet10t")).model
     assert equalise(model, frames[:4]).SerializeToString() == model.SerializeToString()
+
+
+def test_export_leaves_it_out_where_it_changes_scores_by_itself(
+    lite0: EncoderGraph, frames: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, judge = ExportImages(frames[:12], frames[12:], ("image",) * 12, ()), Judge(lite0.model, frames[12:])
+    monkeypatch.setattr(lowering, "MOST_CLIPPED", 1e9)
+    assert lowering._equalised(lite0.model, images, judge).SerializeToString() != lite0.model.SerializeToString()
+    monkeypatch.setattr(lowering, "MOST_CLIPPED", -1.0)
+    assert lowering._equalised(lite0.model, images, judge) is lite0.model

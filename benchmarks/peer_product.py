@@ -110,14 +110,22 @@ def _accuracy(labels: Any, scores: dict[str, Any], name: str) -> Row:
     if name not in scores:
         return {}
     mine, other = scores[name], scores[f"anomalib {KINDS[0]}"]
+    (interval,) = metrics.bootstrap_intervals([metrics.auroc], labels, mine)
+    return {
+        "auroc": metrics.auroc(labels, mine),
+        "auroc_interval": interval,
+        "auroc_gain_interval": _gain_interval(labels, mine, other),
+    }
 
-    def gain(marked: Any, picked: Any) -> float:
-        picks = picked.astype(int)
-        return metrics.auroc(marked, mine[picks]) - metrics.auroc(marked, other[picks])
 
-    drawn = metrics.bootstrap_interval(gain, labels, np.arange(len(labels), dtype=float))
-    interval = metrics.bootstrap_interval(metrics.auroc, labels, mine)
-    return {"auroc": metrics.auroc(labels, mine), "auroc_interval": interval, "auroc_gain_interval": drawn}
+def _gain_interval(labels: Any, mine: Any, other: Any) -> tuple[float, float]:
+    """95 % of the difference of two AUROCs, over test images drawn again among the good and among the defective."""
+    rng, gains = np.random.default_rng(0), []
+    for _ in range(1000):
+        drawn = np.concatenate([rng.choice(group, len(group)) for group in map(np.flatnonzero, (~labels, labels))])
+        gains.append(metrics.auroc(labels[drawn], mine[drawn]) - metrics.auroc(labels[drawn], other[drawn]))
+    low, high = np.percentile(gains, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _orinspect(*arguments: str) -> None:

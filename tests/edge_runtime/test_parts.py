@@ -81,11 +81,15 @@ def test_a_full_disk_loses_nothing(small_disk: Path) -> None:
         assert taken.resumed == 3 * done
 
 
-@pytest.mark.usefixtures("as_plain_user")
-def test_a_folder_that_cannot_be_written() -> None:
-    # Not below tmp_path: pytest's folders are private to the user who runs it.
+@pytest.fixture
+def unwritable() -> Parts:
+    # Not below tmp_path: pytest's folders are private to the user who runs it. Nor may a plain user read the package.
+    return Parts(Path("/usr/orinspect-test/p"), TOLD, 3)
+
+
+def test_a_folder_that_cannot_be_written(unwritable: Parts, as_plain_user: None) -> None:
     with pytest.raises(InputError, match=r"cannot write /usr/.*(Permission denied|Read-only)"):
-        Parts(Path("/usr/orinspect-test/p"), TOLD, 3).__enter__()
+        unwritable.__enter__()
 
 
 def test_the_temporary_folder_is_ours_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ from orinspect_export.decisions import Budget, Judge
 from orinspect_export.exporter import ExportOptions
 from orinspect_export.gate import pass_gate
 from orinspect_export.images import ExportImages
-from orinspect_export.lowering import CANDIDATES
+from orinspect_export.lowering import CANDIDATES, graph_to_round
 from orinspect_train.solar_cells import read_cells, split_cells
 
 RESULT = Path(__file__).parent / "results" / "int8_cpu.json"
@@ -76,7 +76,8 @@ def measure(name: str, init: str) -> list[Row]:
         "gated": Judge(graph.model, images.held_out),
         "gated by labels": labelled_judge(graph, images, cells, spec),
     }
-    candidate, _ = CANDIDATES["int8-cpu"](graph.model, images, ExportOptions(("int8-cpu",)), {})
+    rounded = graph_to_round(graph.model, images, judges["gated"])
+    candidate, _ = CANDIDATES["int8-cpu"](rounded, images, ExportOptions(("int8-cpu",)), {})
     models, kept = {"fp32": graph.model, "naive": candidate.build(())}, {"naive": f"0 of {len(candidate.layers)}"}
     for kind, judge in judges.items():
         try:

@@ -52,7 +52,7 @@ def measure(name: str, init: str, task: Task, modelopt: Path) -> Iterator[dict[s
     """A row a placement."""
     model = encoder_graph(name, init, task.good).model
     calibration, held_out = task.good[:CALIBRATION], task.good[CALIBRATION:]
-    judge, exact = Judge(model, held_out), _auroc(model, task)
+    judge, exact = Judge(model, held_out), accuracy(model, task)["auroc"]
     placed = {f"ours {one}": (model, calibrate(model, calibration, one)) for one in OURS}
     if depthwise_pairs(model):
         alike = equalise(model, calibration)
@@ -71,12 +71,8 @@ def measure(name: str, init: str, task: Task, modelopt: Path) -> Iterator[dict[s
             "verdict_flips": agreement.verdict_flips,
             "least_cosine": agreement.least_cosine,
             "auroc": exact,
-            "auroc_drift": 100 * (_auroc(rounded, task) - exact),
+            "auroc_drift": 100 * (accuracy(rounded, task)["auroc"] - exact),
         }
-
-
-def _auroc(model: Any, task: Task) -> float:
-    return float(accuracy(model, task)[1]["auroc"] or 0.0)
 
 
 def show(rows: list[dict[str, Any]]) -> None:

@@ -211,7 +211,7 @@ def measure(name: str, task: Task) -> Iterator[Row]:
     models["int8 naive"] = Quantiser(graph.model, images.calibration, naive).build()
     exact = None
     for precision, model in models.items():
-        scores, figures = accuracy(model, task)
+        scores, figures = scored(model, task)
         exact = exact or (scores, figures)
         note = lowered.notes.get(precision, {})
         kept = {} if not note else {key: note[key] for key in ("layers", "lowered_work")} | {"kept": len(note["kept"])}
@@ -236,7 +236,12 @@ def attached(model: Any, graph: EncoderGraph) -> bytes:
     return attach_head(model, "patchcore", graph.spec, graph.preprocess).SerializeToString()
 
 
-def accuracy(model: Any, task: Task) -> tuple[Any, dict[str, float | None]]:
+def accuracy(model: Any, task: Task) -> dict[str, float | None]:
+    """Image AUROC, and AUPRO where there is pixel truth, see `scored`."""
+    return scored(model, task)[1]
+
+
+def scored(model: Any, task: Task) -> tuple[Any, dict[str, float | None]]:
     """Scores float32 [N] of PatchCore with a memory bank of the good images; image AUROC, and AUPRO with pixel truth."""
     known, tested = (features_of(model, frames)["patches"] for frames in (task.good, task.test))
     distances = patch_distances(known, tested)

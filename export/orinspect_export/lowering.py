@@ -73,7 +73,7 @@ def lower_precisions(
         return lowered
     statistics = activation_statistics(encoder.model, images.calibration)
     judge = _judge(encoder, images, options)
-    rounded = _equalised(encoder.model, images, judge) if INT8.intersection(wanted) else encoder.model
+    rounded = graph_to_round(encoder.model, images, judge) if INT8.intersection(wanted) else encoder.model
     for index, precision in enumerate(wanted):
         graph = rounded if precision in INT8 else encoder.model
         candidate, reasons = CANDIDATES[precision](graph, images, options, statistics)
@@ -97,8 +97,8 @@ def lower_precisions(
     return lowered
 
 
-def _equalised(model: onnx.ModelProto, images: ExportImages, judge: Judge) -> onnx.ModelProto:
-    """The graph to be rounded: equalised, unless that alone changes the scores so much that it would cost layers."""
+def graph_to_round(model: onnx.ModelProto, images: ExportImages, judge: Judge) -> onnx.ModelProto:
+    """What int8 is made of: the graph equalised, unless that alone changes the scores so much that it would cost layers."""
     if not depthwise_pairs(model):
         return model
     alike = equalise(model, images.calibration)

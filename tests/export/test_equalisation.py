@@ -152,6 +152,6 @@ def test_export_leaves_it_out_where_it_changes_scores_by_itself(
 ) -> None:
     images, judge = ExportImages(frames[:12], frames[12:], ("image",) * 12, ()), Judge(lite0.model, frames[12:])
     monkeypatch.setattr(lowering, "MOST_CLIPPED", 1e9)
-    assert lowering._equalised(lite0.model, images, judge).SerializeToString() != lite0.model.SerializeToString()
+    assert lowering.graph_to_round(lite0.model, images, judge).SerializeToString() != lite0.model.SerializeToString()
     monkeypatch.setattr(lowering, "MOST_CLIPPED", -1.0)
-    assert lowering._equalised(lite0.model, images, judge) is lite0.model
+    assert lowering.graph_to_round(lite0.model, images, judge) is lite0.model

@@ -99,7 +99,7 @@ def measure(name: str, line: Line, cells: list[Cell], known: int, encoder: Encod
         return [row]
     (_, aligner), fit_seconds = timed(lambda: with_placing(frames[:known], line.align, encoder.spec))
     assert aligner is not None
-    placed, seconds = timed(lambda: [in_place(frame, aligner, encoder.spec) for frame in frames])
+    placed, seconds = timed(lambda: [in_place(frame, aligner, encoder.spec)[0] for frame in frames])
     figures = {
         "learn_s": fit_seconds,
         "ms_a_picture": 1e3 * seconds / len(frames),

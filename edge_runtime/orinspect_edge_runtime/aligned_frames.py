@@ -1,4 +1,4 @@
-"""Frames of good images with the part in one place: the place is learnt from the first of them."""
+"""Frames with the part in one place: learnt from the first good ones, and how any other is brought there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import replace
 
-from orinspect_edge_runtime.alignment import REFERENCE_PICTURES, Align, Aligner, make_reference, without_bars
+from orinspect_edge_runtime.alignment import REFERENCE_PICTURES, Align, Aligner, Pose, make_reference, without_bars
 from orinspect_edge_runtime.preprocess import Frame, Pixels, PreprocessSpec
 
 
@@ -30,6 +30,9 @@ def with_placing(
     return itertools.chain(first, rest), Aligner(align, reference)
 
 
-def in_place(frame: Frame, aligner: Aligner | None, spec: PreprocessSpec) -> Pixels:
-    """The frame's pixels with the part in its place, see Aligner.placed; without an aligner those of the frame."""
-    return frame.pixels if aligner is None else aligner.placed(frame.pixels, aligner.pose(frame.pixels), spec)
+def in_place(frame: Frame, aligner: Aligner | None, spec: PreprocessSpec) -> tuple[Pixels, Pose | None]:
+    """The frame's pixels with the part in its place (Aligner.placed), and how it lay; without an aligner as they are."""
+    if aligner is None:
+        return frame.pixels, None
+    pose = aligner.pose(frame.pixels)
+    return aligner.placed(frame.pixels, pose, spec), pose

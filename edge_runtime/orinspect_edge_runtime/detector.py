@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from orinspect_edge_runtime.aligned_frames import in_place
 from orinspect_edge_runtime.alignment import Aligner, Pose
 from orinspect_edge_runtime.backends import Backend, open_backend
 from orinspect_edge_runtime.bundle import Bundle
@@ -179,8 +180,8 @@ class Detector(Closing):
         """Verdict on a frame, a uint8 array ([h, w] or RGB [h, w, 3]) or an image file."""
         ready = self._active
         frame, start = _frame(image, ready.view.spec, reduced=True), time.perf_counter()
-        pose = _pose(ready, frame)
-        verdict = self._verdict(ready, _run(ready, frame, pose), frame.source, start)
+        outputs, pose = _run(ready, frame)
+        verdict = self._verdict(ready, outputs, frame.source, start)
         return verdict if pose is None else _in_picture(ready, verdict, frame, pose, start)
 
     def frame(self, image: Image, *, reduced: bool = False) -> Frame:
@@ -189,8 +190,7 @@ class Detector(Closing):
 
     def features(self, image: Image) -> Features:
         """Features of one image through the graph of the recipe in use: embedding [1, E] and patches [1, P, D]."""
-        ready, frame = self._active, self.frame(image)
-        outputs = _run(ready, frame, _pose(ready, frame))
+        outputs, _ = _run(self._active, self.frame(image))
         return Features(outputs["embedding"].copy(), outputs["patches"].copy())
 
     def place_in_part(self, place: NDArray[np.float64], frame: Frame, pose: Pose) -> NDArray[np.float64]:
@@ -257,15 +257,10 @@ def _frame(image: Image, spec: PreprocessSpec, *, reduced: bool) -> Frame:
     return read_frame(Path(image), spec, reduced=reduced)
 
 
-def _pose(ready: _Ready, frame: Frame) -> Pose | None:
-    return None if ready.aligner is None else ready.aligner.pose(frame.pixels)
-
-
-def _run(ready: _Ready, frame: Frame, pose: Pose | None) -> dict[str, NDArray[np.float32]]:
-    seen = frame.pixels
-    if ready.aligner is not None and pose is not None:
-        seen = ready.aligner.placed(seen, pose, ready.view.spec)
-    return ready.view.run(lambda pixels: ready.backend.run(pixels, ready.inputs), seen)
+def _run(ready: _Ready, frame: Frame) -> tuple[dict[str, NDArray[np.float32]], Pose | None]:
+    """The graph's outputs for a frame, and how its part lay when the recipe brings parts to their place."""
+    seen, pose = in_place(frame, ready.aligner, ready.view.spec)
+    return ready.view.run(lambda pixels: ready.backend.run(pixels, ready.inputs), seen), pose
 
 
 def _in_picture(ready: _Ready, verdict: Verdict, frame: Frame, pose: Pose, start: float) -> Verdict:

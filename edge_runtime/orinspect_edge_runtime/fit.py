@@ -169,7 +169,7 @@ def _grown(
         return recipe
     editor_of(recipe)
     placing, every = aligner_of(recipe), itertools.chain([first], frames)
-    placed = (replace(frame, pixels=in_place(frame, placing, view.spec)) for frame in every)
+    placed = (replace(frame, pixels=in_place(frame, placing, view.spec)[0]) for frame in every)
     with _opened(bundle, spec, options) as backend:
         for frame, outputs in run_all(backend, placed, view):
             recipe, _ = taught(recipe, Features(outputs["embedding"].copy(), outputs["patches"].copy()), frame.source)
@@ -231,7 +231,7 @@ def _noted(
         fitted = fit_to_model(frame.pixels, spec)
         names.append(frame.source)
         looks.append(appearance(fitted))
-        yield replace(frame, pixels=fitted if placing is None else in_place(frame, placing, spec))
+        yield replace(frame, pixels=fitted if placing is None else in_place(frame, placing, spec)[0])
 
 
 def fit_features(

@@ -226,8 +226,7 @@ def embed(module: Pretraining, pixels: Pixels) -> Floats:
     """Embeddings float32 [N, E] of uint8 [N, H, W, 3]."""
     with torch.inference_mode():
         batches = (torch.from_numpy(pixels[i : i + BATCH]) for i in range(0, len(pixels), BATCH))
-        stages = (module.encoder.stages(module.normalise(batch)) for batch in batches)
-        return torch.cat([module.encoder.pool_embedding(maps) for maps in stages]).numpy()
+        return torch.cat([module.embedding(batch) for batch in batches]).numpy()
 
 
 def exported_embeddings(module: Pretraining, pixels: Pixels) -> Floats:

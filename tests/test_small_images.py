@@ -41,11 +41,16 @@ def run(command: Command, *arguments: object) -> None:
     assert done.exit_code == 0, done.output
 
 
-def test_32_pixels_are_enough(tmp_path: Path) -> None:
-    good, bundle = tmp_path / "good", tmp_path / "bundle"
-    good.mkdir()
+def plates(folder: Path) -> Path:
+    """A folder of good plates."""
+    folder.mkdir()
     for number, plate in enumerate(draw(40, 0, scratched=False)):
-        Image.fromarray(plate).save(good / f"{number}.png")
+        Image.fromarray(plate).save(folder / f"{number}.png")
+    return folder
+
+
+def test_32_pixels_are_enough(tmp_path: Path) -> None:
+    good, bundle = plates(tmp_path / "good"), tmp_path / "bundle"
     options = ("--method", "simclr", "--encoder", "tiny_resnet", "--init", "scratch", "--size", SIDE, "--epochs", 2)
     run(pretrain, good, "--out", tmp_path / "run", *options)
     run(export, tmp_path / "run", "--out", bundle, "--precision", "fp32", "--calibration", good)
@@ -58,10 +63,7 @@ def test_32_pixels_are_enough(tmp_path: Path) -> None:
 
 
 def test_four_turns_of_each_frame_are_embedded_in_every_precision(tmp_path: Path) -> None:
-    good, bundle = tmp_path / "good", tmp_path / "bundle"
-    good.mkdir()
-    for number, plate in enumerate(draw(40, 0, scratched=False)):
-        Image.fromarray(plate).save(good / f"{number}.png")
+    good, bundle = plates(tmp_path / "good"), tmp_path / "bundle"
     options = ("--method", "rotation", "--encoder", "tiny_resnet", "--init", "scratch", "--size", SIDE, "--epochs", 2)
     run(pretrain, good, "--out", tmp_path / "run", *options)
     precisions = ("fp32", "fp16", "int8", "int8-cpu")

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from orinspect_edge_runtime.errors import CheckFailed, InputError
 from orinspect_train import budget, keeper
-from orinspect_train.advice import Advice, advise, pixel_patches, pretexts
+from orinspect_train.advice import Advice, advise, pixel_embedding, pixel_patches, pretexts
 from orinspect_train.advice_table import command
 from orinspect_train.budget import Speed
 from orinspect_train.cli import pretrain
@@ -114,6 +114,8 @@ def test_raw_pixels_are_cells_of_block_means() -> None:
     block = images[1, 16 + 12 : 16 + 16, 32 + 4 : 32 + 8].mean((0, 1)) / 255
     np.testing.assert_allclose(patches[1, 4 + 2].reshape(4, 4, 3)[3, 1], block, rtol=1e-5)
     assert pixel_patches(images, gray=True).shape == (2, 8, 16)
+    cell = images[1, 16:32, 32:48].mean((0, 1)) / 255
+    np.testing.assert_allclose(pixel_embedding(images)[1].reshape(2, 4, 3)[1, 2], cell, rtol=1e-5)
 
 
 def invoke(*arguments: object) -> Result:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from orinspect_train import alignment
-from orinspect_train.alignment import ANOMALIES, Alignment, Scores, best_step, has_helped, measure
+from orinspect_train.alignment import ANOMALIES, Alignment, Scores, anomalies_of, best_step, has_helped, measure
+from orinspect_train.encoder import Encoder, freeze_stages
 from orinspect_train.other_things import OTHER_THINGS
 from orinspect_train.probe_defects import PROBE_DEFECTS
 
@@ -52,6 +53,15 @@ def test_an_encoder_that_sees_defects_is_told_from_one_that_does_not(textured: C
     assert sees.mean > 0.85
     assert 0.2 < blind.mean < 0.8
     assert measure(roughness, images[:40], images[40:], seed=0).alignment == sees
+
+
+def test_where_only_the_embedding_learns_damage_is_looked_for_in_it() -> None:
+    encoder = Encoder("test_resnet", 64)
+    assert anomalies_of("damage", encoder) is ANOMALIES["damage"]
+    freeze_stages(encoder, encoder.patch_stages)
+    found = anomalies_of("damage", encoder)
+    assert found.kinds == ANOMALIES["damage"].kinds and not found.scorer.has_map and "embedding" in found.measure
+    assert anomalies_of("other", encoder) is ANOMALIES["other"]
 
 
 def test_other_things_are_told_by_what_is_seen_and_not_by_the_gray_values() -> None:

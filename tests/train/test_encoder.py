@@ -41,17 +41,18 @@ def test_patches_lie_on_the_grid_row_by_row(encoder: Encoder) -> None:
         np.testing.assert_allclose(patches[1, row * columns + column].numpy(), around.mean((1, 2)), atol=1e-5)
 
 
-def test_sharp_patches_are_the_largest_values_of_their_cells(encoder: Encoder) -> None:
+def test_while_their_stages_are_frozen_no_patch_feature_changes(encoder: Encoder) -> None:
     stages = [torch.rand(2, channels, 64 // stride, 64 // stride) for channels, stride in zip(
         encoder.channels, encoder.reductions, strict=True)]  # fmt: skip
-    found = encoder.sharp_map(stages)
-    assert found.shape == encoder.patch_map(stages).shape
-    begin = 0
-    for layer in encoder.layers:
-        cell = encoder.stride // encoder.reductions[layer]
-        own = stages[layer][1, :, cell : 2 * cell, :cell].amax((1, 2))
-        assert torch.equal(found[1, begin : begin + len(own), 1, 0], own)
-        begin += len(own)
+    assert encoder.learns_patches and torch.equal(encoder.place_map(stages), encoder.patch_map(stages))
+    assert encoder.place_map(stages).shape == (2, encoder.place_dim, *encoder.place_grid(64))
+    freeze_stages(encoder, encoder.patch_stages - 1)
+    assert encoder.learns_patches
+    freeze_stages(encoder, encoder.patch_stages)
+    assert not encoder.learns_patches and torch.equal(encoder.place_map(stages), stages[encoder.embedding_layer])
+    assert encoder.place_map(stages).shape == (2, encoder.place_dim, *encoder.place_grid(64))
+    embedding, patches = encoder(torch.rand(2, 3, 64, 64))
+    assert embedding.requires_grad and not patches.requires_grad
 
 
 def test_a_constant_stage_has_a_finite_gradient(encoder: Encoder) -> None:
@@ -92,12 +93,12 @@ def test_an_encoder_without_the_stage_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "layers", "embedding", "shallow"),
-    [("resnet18", (2, 3), 4, 2), ("convnext_atto", (1, 2), 3, 1), ("vit_tiny_patch16_224", (0, 1), 2, 0)],
+    ("name", "layers", "embedding", "frozen"),
+    [("resnet18", (2, 3), 4, 4), ("convnext_atto", (1, 2), 3, 3), ("vit_tiny_patch16_224", (0, 1), 2, 2)],
 )
-def test_patches_come_from_strides_8_and_16(name: str, layers: tuple[int, ...], embedding: int, shallow: int) -> None:
+def test_patches_come_from_strides_8_and_16(name: str, layers: tuple[int, ...], embedding: int, frozen: int) -> None:
     encoder = Encoder(name, 96).eval()
-    assert (encoder.layers, encoder.embedding_layer, encoder.shallow_stages) == (layers, embedding, shallow)
+    assert (encoder.layers, encoder.embedding_layer, encoder.patch_stages) == (layers, embedding, frozen)
     with torch.inference_mode():
         pooled, patches = encoder(torch.zeros(1, 3, 96, 96))
     assert pooled.shape == (1, encoder.embedding_dim)

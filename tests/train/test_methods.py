@@ -15,7 +15,7 @@ from torch import nn
 from orinspect_edge_runtime.errors import ConfigError, InputError
 from orinspect_train.augment import Augmenter
 from orinspect_train.config import METHOD_NAMES, PretrainConfig
-from orinspect_train.encoder import Encoder
+from orinspect_train.encoder import Encoder, freeze_stages
 from orinspect_train.health import examine
 from orinspect_train.methods import Batch, Method, complete, open_method
 from orinspect_train.methods.synthetic_defects import Heads
@@ -190,8 +190,7 @@ def test_half_of_the_images_carry_a_defect_and_their_patches_say_where(textured:
     encoder = Encoder("test_resnet", SIZE)
     method = open_method(PretrainConfig(size=SIZE), encoder, Augmenter(gray=True), 1)
     batch: dict[str, Any] = method.render(textured(20), np.random.default_rng(1))
-    rows, columns = encoder.grid(SIZE, SIZE)
-    assert batch["patches"].shape == (20, rows * columns)
+    assert batch["patches"].shape == (20, np.prod(encoder.place_grid(SIZE)))
     np.testing.assert_array_equal(batch["defective"], batch["patches"].max(axis=1))
     assert batch["defective"][:10].mean() > 0.7
     assert not batch["defective"][10:].any()
@@ -199,8 +198,22 @@ def test_half_of_the_images_carry_a_defect_and_their_patches_say_where(textured:
 
 def test_heads_give_a_logit_an_image_and_a_patch() -> None:
     encoder = Encoder("test_resnet", SIZE)
-    image, patch = Heads(encoder)(torch.zeros(3, encoder.embedding_dim), torch.zeros(3, 16, encoder.patch_dim))
+    image, patch = Heads(encoder)(torch.zeros(3, encoder.embedding_dim), torch.zeros(3, 16, encoder.place_dim))
     assert (image.shape, patch.shape) == ((3,), (3, 16))
+
+
+@pytest.mark.parametrize("name", ["synthetic_defects", "nsa", "densecl"])
+def test_while_patches_are_frozen_places_are_taught_in_the_map_of_the_embedding(
+    name: str, textured: Callable[..., np.ndarray]
+) -> None:
+    encoder = Encoder("test_resnet", SIZE)
+    freeze_stages(encoder, encoder.patch_stages)
+    method = open_method(PretrainConfig(method=name, size=SIZE), encoder, Augmenter(gray=True), 1)
+    batch = tensors(method.render(textured(8), np.random.default_rng(0)))
+    method.loss(normalise, batch, 0.0)[0].backward()
+    taught = {parameter_name for parameter_name, value in encoder.named_parameters() if value.grad is not None}
+    assert taught == {parameter_name for parameter_name, value in encoder.named_parameters() if value.requires_grad}
+    assert all(value.grad is not None for value in method.heads.parameters() if value.requires_grad)
 
 
 def test_a_collapse_shows_in_the_embeddings(opened: Opened, textured: Callable[..., np.ndarray]) -> None:

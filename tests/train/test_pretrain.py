@@ -332,6 +332,20 @@ def test_minutes_bound_the_whole_run(image_folder: Path, tmp_path: Path, tiny: T
     assert 0.3 * 6 < seconds < 5 * 6, "the upper bound is for a machine at other work"
 
 
+def test_what_patchcore_and_padim_see_of_pretrained_weights_stays(
+    image_folder: Path, straight: Path, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alignment, "has_helped", lambda before, after: True)
+    config = tiny(epochs=1, init=str(straight / WEIGHTS))
+    outcome = pretrain(image_folder, tmp_path / "run", config)
+    assert outcome.alignment["measure"] == alignment.EMBEDDED_DAMAGE.measure
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        before, after = open_encoder(config).eval()(images), load_encoder(tmp_path / "run")[0](images)
+    assert torch.equal(before[1], after[1]), "patches"
+    assert not torch.equal(before[0], after[0]), "embedding"
+
+
 def test_frozen_parts_do_not_move(image_folder: Path, tmp_path: Path, tiny: Tiny) -> None:
     config = tiny(epochs=1, frozen_stages=2, batch_norm="frozen")
     pretrain(image_folder, tmp_path / "run", config)

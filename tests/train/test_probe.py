@@ -104,6 +104,7 @@ def test_a_run_is_probed_from_the_command_line(run: Path, image_folder: Path, so
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert found["images"] == 24 and set(found["separation"]) == set(ALL_DEFECTS)
+    assert set(found["embedded_separation"]) == set(ALL_DEFECTS)
     assert found["embedding_std"] > 0 and 1 <= found["effective_rank"] <= 24
     assert 0 <= found["alignment"] <= 4 and -4 <= found["uniformity"] <= 0
     assert found["labels"]["classes"] == {"bright": 12, "dark": 12} and found["labels"]["linear"]["value"] > 0.9

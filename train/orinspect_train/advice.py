@@ -48,7 +48,7 @@ WORDS_SECONDS, START_SECONDS = 1.0, 1.0
 CHECK_MARGIN = 1.2
 # That budget.probe_speed takes in two precisions.
 LOOK_STEPS = 2 * (1 + budget.PROBE_STEPS)
-# Raw pixels: the side of a cell, pixels, and what it is brought to.
+# Raw pixels: the side of a cell, pixels, and what it is brought to where patches are compared; else it is its mean.
 CELL, CELL_SIDE = 16, 4
 Pixels = NDArray[np.uint8]
 
@@ -108,7 +108,7 @@ def advise(
     ]  # fmt: skip
     rows.sort(key=lambda row: -row.mean.value if row.mean else 1.0)
     return Advice(
-        alignment.ANOMALIES[DAMAGE].measure, len(images.pixels), len(probe.check.held_out), config.minutes,
+        probe.check.anomalies.measure, len(images.pixels), len(probe.check.held_out), config.minutes,
         time.monotonic() - started, rows, probe.left_out, found.words, found.chosen.choice or {},
     )  # fmt: skip
 
@@ -131,6 +131,12 @@ def pixel_patches(pixels: Pixels, *, gray: bool) -> NDArray[np.float32]:
     cells = small.reshape(count, height // CELL, CELL_SIDE, width // CELL, CELL_SIDE, channels)
     patches = cells.transpose(0, 1, 3, 2, 4, 5).reshape(count, -1, CELL_SIDE * CELL_SIDE * channels)
     return np.asarray(patches / np.float32(255), np.float32)
+
+
+def pixel_embedding(pixels: Pixels) -> NDArray[np.float32]:
+    """Raw pixels as an embedding: the mean colour of each cell of 16x16 pixels, float32 [N, 3 P] of uint8 [N, H, W, 3]."""
+    cells = pixel_patches(pixels, gray=False).reshape(len(pixels), -1, CELL_SIDE * CELL_SIDE, pixels.shape[3])
+    return np.asarray(cells.mean(axis=2).reshape(len(pixels), -1), np.float32)
 
 
 class _Probe:
@@ -180,10 +186,10 @@ class _Probe:
         return Candidate(name, choice, self._scores(name, module))
 
     def _pixels(self) -> Candidate:
-        scores = alignment.measure(
-            lambda pixels: pixel_patches(pixels, gray=self.images.gray),
-            self.check.training, self.check.held_out, self.config.seed,
-        )  # fmt: skip
+        anomalies = self.check.anomalies
+        patches = partial(pixel_patches, gray=self.images.gray)
+        features_of = patches if anomalies.scorer.has_map else pixel_embedding
+        scores = alignment.measure(features_of, self.check.training, self.check.held_out, self.config.seed, anomalies)
         return Candidate("raw pixels", None, scores)
 
     def _pretext(self, method: str, seconds: float) -> Candidate | None:
@@ -238,7 +244,7 @@ class _Probe:
         share = min(1.0, affordable / (alignment.MOST_FIT + 4 * alignment.MOST_HELD_OUT))
         training = training[: max(FEW_IMAGES, int(share * alignment.MOST_FIT))]
         held_out = held_out[: max(FEW_IMAGES, int(share * alignment.MOST_HELD_OUT))]
-        check = Check(training, held_out, self.config.seed, precision)
+        check = Check(training, held_out, self.config.seed, precision, alignment.anomalies_of(DAMAGE, module.encoder))
         return check, check.images * seconds[precision]
 
 

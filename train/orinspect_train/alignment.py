@@ -1,11 +1,11 @@
 """Did adaptation help, and when did it most? Asked without labels or real defects, of images that were not trained on.
 
 Where damage is the anomaly, held-out good images are compared with copies of them that carry a drawn defect, of three
-kinds that the pretext never draws. The score is PaDiM's on the patches, as in the product: on solar cells an adaptation
-that gains 5 points here by the pooled embedding's Mahalanobis distance gains 0.2 by PaDiM, and loses 0.2 on real
-defects. Known weakness: drawn defects flatter an encoder that was trained on drawn defects, so the encoder must gain
-LEAST_GAIN on average and gain in at least two of the three kinds; even then a gain on real defects is not proven.
-Another scorer's AUROC is another measure: figures of two scorers are never compared.
+kinds that the pretext never draws. The score is PaDiM's on the patches where training may change these; where only the
+embedding can have changed, it is the Mahalanobis distance of that. Known weakness: drawn defects flatter an encoder that
+was trained on drawn defects, so the encoder must gain LEAST_GAIN on average and gain in at least two of the three kinds;
+even then a gain on real defects is not proven. Another scorer's AUROC is another measure: figures of two scorers are
+never compared.
 
 Where other things are the anomaly, the copies are other things made of the images (other_things.py), and the score is the
 mean distance of the embedding to its nearest good ones: methods that learn what a thing is change what the embedding says
@@ -25,12 +25,14 @@ from numpy.typing import NDArray
 from orinspect_edge_runtime import metrics
 from orinspect_edge_runtime.scorers import Scorer
 from orinspect_edge_runtime.scorers.knn import Knn
+from orinspect_edge_runtime.scorers.mahalanobis import Mahalanobis
 from orinspect_edge_runtime.scorers.padim import Padim
 from orinspect_train.config import DAMAGE, OTHER
 from orinspect_train.other_things import OTHER_THINGS
 from orinspect_train.probe_defects import PROBE_DEFECTS, Draw
 
 if TYPE_CHECKING:
+    from orinspect_train.encoder import Encoder
     from orinspect_train.training import Pretraining
 
 Pixels = NDArray[np.uint8]
@@ -60,6 +62,16 @@ ANOMALIES = {
     ),
     OTHER: Anomalies("AUROC by kNN, held-out good images against other things made of them", OTHER_THINGS, Knn()),
 }
+EMBEDDED_DAMAGE = Anomalies(
+    "AUROC by Mahalanobis distance of the embedding, held-out good images against copies with a drawn defect",
+    PROBE_DEFECTS,
+    Mahalanobis(),
+)
+
+
+def anomalies_of(asked: str, encoder: Encoder) -> Anomalies:
+    """What a check looks for. asked: DAMAGE or OTHER. encoder: frozen as in the training that is judged."""
+    return EMBEDDED_DAMAGE if asked == DAMAGE and not encoder.learns_patches else ANOMALIES[asked]
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,8 @@ BY_TIME = 0
 BY_COST = 0
 # Value 0 of learning_rate stands for these: weights worth keeping move slowly.
 RATE_PRETRAINED, RATE_SCRATCH = 1e-4, 1e-3
+# Nor do they move further than half of the way: what they knew is half of what is worth publishing.
+SHARE_PRETRAINED = 0.5
 
 # Smallest and largest value of each number.
 RANGES: dict[str, tuple[float, float]] = {
@@ -59,7 +61,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "batch_size": (2, 4096),
     "learning_rate": (0, 1),
     "head_learning_rate": (1e-7, 1),
-    "initial_share": (0, 0.9),
+    "initial_share": (BY_INIT, 0.9),
     "weight_decay": (0, 1),
     "warmup_steps": (0, 100_000),
     "frozen_stages": (BY_INIT, 5),
@@ -83,11 +85,12 @@ class PretrainConfig:
     epochs: passes over the images instead, 0 publishes the encoder as it starts (-1: by minutes).
     batch_size: images a step and device. learning_rate: of the encoder (0: 1e-4, from scratch 1e-3).
     head_learning_rate: of the heads, which are dropped in the end. initial_share: of the weights that a run begins with,
-    in those it checks and publishes; the rest is what it trained (see blend.py). frozen_stages: shallow feature stages
-    left as they are (-1: those of stride 2 and 4, from scratch 0). batch_norm: statistics `frozen` or `trained` (auto:
-    trained from scratch only). precision: of the forward pass (auto: the faster one). held_out: share of images kept for
-    the alignment check. anomalies: what that check looks for, `damage` of a part or `other` things in its place (auto:
-    other for `rotation`). max_images: a seeded choice of so many is used.
+    in those it checks and publishes; the rest is what it trained, see blend.py (-1: one half, from scratch 0).
+    frozen_stages: shallow feature stages left as they are (-1: those that patches are made of, so that patchcore and padim
+    see what they saw, from scratch 0). batch_norm: statistics `frozen` or `trained` (auto: trained from scratch only).
+    precision: of the forward pass (auto: the faster one). held_out: share of images kept for the alignment check.
+    anomalies: what that check looks for, `damage` of a part or `other` things in its place (auto: other for `rotation`).
+    max_images: a seeded choice of so many is used.
     log_every, checkpoint_every, check_every: steps between two rows of the log, two checkpoints (0: half a
     minute) and two alignment checks, whose best is kept (0: as many as cost a tenth of the training, four at most; there
     is always one at the end). workers: processes that render batches (-1: none on a processor, all cores but one with a
@@ -110,7 +113,7 @@ class PretrainConfig:
     batch_size: int = 48
     learning_rate: float = 0.0
     head_learning_rate: float = 1e-3
-    initial_share: float = 0.0
+    initial_share: float = BY_INIT
     weight_decay: float = 1e-4
     warmup_steps: int = 20
     frozen_stages: int = BY_INIT
@@ -135,6 +138,8 @@ class PretrainConfig:
         ):  # fmt: skip
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}: use one of {', '.join(choices)}")
+        if BY_INIT < self.initial_share < 0:
+            raise ConfigError(f"initial_share is {self.initial_share}: use 0 to 0.9, or {BY_INIT} for what suits init")
         if self.size % SIZE_STEP:
             down = self.size // SIZE_STEP * SIZE_STEP
             raise ConfigError(f"size is {self.size}: it must be a multiple of {SIZE_STEP}, e.g. {down or SIZE_STEP}")
@@ -155,6 +160,9 @@ class PretrainConfig:
         return dataclasses.replace(
             self,
             learning_rate=self.learning_rate or (RATE_SCRATCH if scratch else RATE_PRETRAINED),
+            initial_share=(0.0 if scratch else SHARE_PRETRAINED)
+            if self.initial_share == BY_INIT
+            else self.initial_share,
             frozen_stages=0 if scratch and self.frozen_stages == BY_INIT else self.frozen_stages,
             batch_norm=("trained" if scratch else "frozen") if self.batch_norm == "auto" else self.batch_norm,
             anomalies=asked if self.anomalies == "auto" else self.anomalies,

@@ -17,8 +17,6 @@ from orinspect_train.tiny import TinyResNet
 OWN_ENCODERS = {"tiny_resnet": TinyResNet}
 # Patches come from the stages of these strides, the embedding from the deepest stage.
 PATCH_STRIDES = (8, 16)
-# Stages up to this stride see edges and colours, which need no adaptation.
-SHALLOW_STRIDE = 4
 # Keeps the gradient of the standard deviation finite where a channel is constant; far below any feature's variance.
 VARIANCE_FLOOR = 1e-6
 
@@ -42,6 +40,8 @@ class Encoder(nn.Module):
         self.channels: tuple[int, ...] = tuple(self.trunk.feature_info.channels())
         self.embedding_layer = len(self.reductions) - 1
         self.layers = tuple(layers) if layers else self._patch_layers()
+        # Of the shallow stages, see freeze_stages.
+        self.frozen_stages = 0
         if not set(self.layers) <= set(range(self.embedding_layer + 1)):
             raise ConfigError(
                 f"the encoder {name!r} has {len(self.reductions)} feature stages, numbered from 0; {self.layers} are not"
@@ -58,9 +58,14 @@ class Encoder(nn.Module):
         return 3 * self.channels[self.embedding_layer]
 
     @property
-    def shallow_stages(self) -> int:
-        """Number of stages that a pretrained encoder keeps as they are."""
-        return sum(reduction <= SHALLOW_STRIDE for reduction in self.reductions)
+    def patch_stages(self) -> int:
+        """Number of stages up to the deepest that patches are made of: while they are frozen, no patch feature changes."""
+        return self.layers[-1] + 1
+
+    @property
+    def learns_patches(self) -> bool:
+        """Whether training may change patch features; else it changes the embedding alone."""
+        return self.frozen_stages < self.patch_stages
 
     @property
     def stride(self) -> int:
@@ -101,10 +106,20 @@ class Encoder(nn.Module):
         maps = [self._to_grid(stages[layer], layer) for layer in self.layers]
         return functional.avg_pool2d(torch.cat(maps, 1), 3, stride=1, padding=1, count_include_pad=False)
 
-    def sharp_map(self, stages: list[Tensor]) -> Tensor:
-        """float [B, D, rows, columns]: as `patch_map`, but the largest value of every cell, and no neighbourhood."""
-        factors = {layer: self.stride // self.reductions[layer] for layer in self.layers}
-        return torch.cat([functional.max_pool2d(stages[layer], factors[layer]) for layer in self.layers], 1)
+    def place_map(self, stages: list[Tensor]) -> Tensor:
+        """float [B, place_dim, *place_grid]: what a loss of places acts on. The patches, or, while these are frozen, the
+        map that the embedding is pooled from."""
+        return self.patch_map(stages) if self.learns_patches else stages[self.embedding_layer]
+
+    @property
+    def place_dim(self) -> int:
+        """Channels of `place_map`."""
+        return self.patch_dim if self.learns_patches else self.channels[self.embedding_layer]
+
+    def place_grid(self, size: int) -> tuple[int, int]:
+        """Rows and columns of `place_map` for square images of that size, pixels."""
+        side = size // (self.stride if self.learns_patches else self.reductions[self.embedding_layer])
+        return side, side
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Embedding [B, E] and patches [B, rows * columns, D], row by row, of normalised float [B, 3, H, W]."""
@@ -141,6 +156,7 @@ def normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def freeze_stages(encoder: Encoder, count: int) -> None:
     """Stop training everything up to and including the `count` shallowest feature stages (0: train all)."""
+    encoder.frozen_stages = count
     if count == 0:
         return
     last = str(encoder.trunk.feature_info.module_name()[count - 1])

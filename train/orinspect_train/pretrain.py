@@ -97,7 +97,7 @@ def open_encoder(config: PretrainConfig) -> Encoder:
     elif config.init != "scratch":
         load_weights(encoder, Path(config.init))
     frozen = config.resolved().frozen_stages
-    freeze_stages(encoder, encoder.shallow_stages if frozen == BY_INIT else frozen)
+    freeze_stages(encoder, encoder.patch_stages if frozen == BY_INIT else frozen)
     return encoder
 
 
@@ -239,7 +239,7 @@ class _Job:
 
     @property
     def _anomalies(self) -> alignment.Anomalies:
-        return alignment.ANOMALIES[self.config.anomalies]
+        return alignment.anomalies_of(self.config.anomalies, self.encoder)
 
     def _train(
         self, module: Pretraining, plan: Plan, deadline: float, checkpoint: Checkpoint | None, initial: State

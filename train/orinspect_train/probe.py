@@ -38,8 +38,9 @@ MOST_PAIRS = 256
 class Probe:
     """images: number looked at. policy: of the two views that alignment compares. embedding_std, effective_rank: see
     Health. alignment: mean squared distance of two views of an image, 0 to 4. uniformity: log of the mean of exp(-2 d^2)
-    over pairs of images, -4 (evenly spread) to 0 (one point). separation: AUROC by kind of drawn defect. labels: what a
-    few labels add, if there were any."""
+    over pairs of images, -4 (evenly spread) to 0 (one point). separation: AUROC by kind of drawn defect, of the patches
+    by PaDiM; embedded_separation: of the embedding by its Mahalanobis distance. labels: what a few labels add, if there
+    were any."""
 
     run: str
     images: int
@@ -49,6 +50,7 @@ class Probe:
     alignment: float
     uniformity: float
     separation: dict[str, float]
+    embedded_separation: dict[str, float]
     labels: LabelProbe | None
 
 
@@ -64,16 +66,22 @@ def probe(run: Path, data: Path, labels: Path | None = None, report: Report = la
     view = Viewer(encoder, record["mean"], record["std"])
     report("separation", 0.0, "")
     split = images.split(config.held_out)
-    drawn = replace(alignment.ANOMALIES[DAMAGE], kinds=ALL_DEFECTS)
-    separation = alignment.measure(view.patches, split.training, split.held_out, config.seed, drawn).alignment
-    report("separation", 1.0, f"mean AUROC {separation.mean:.3f}")
+    patches, embedded = (
+        alignment.measure(
+            features_of, split.training, split.held_out, config.seed, replace(drawn, kinds=ALL_DEFECTS)
+        ).alignment
+        for features_of, drawn in (
+            (view.patches, alignment.ANOMALIES[DAMAGE]), (view.embeddings, alignment.EMBEDDED_DAMAGE)
+        )
+    )  # fmt: skip
+    report("separation", 1.0, f"mean AUROC {patches.mean:.3f} by patches, {embedded.mean:.3f} by the embedding")
     embeddings = view.embeddings(images.pixels)
     signs = health.examine(torch.from_numpy(embeddings))
     policy, near = _alignment(view, images, config)
     found = None if labelled is None else probe_labels(view.embeddings, labelled, config.seed)
     return Probe(
         str(run), len(images.pixels), policy, signs.embedding_std, signs.effective_rank, near,
-        uniformity(embeddings), separation.auroc, found,
+        uniformity(embeddings), patches.auroc, embedded.auroc, found,
     )  # fmt: skip
 
 

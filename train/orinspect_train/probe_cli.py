@@ -51,7 +51,8 @@ def _tell(found: Probe) -> None:
     )
     table.add_row("uniformity", f"{found.uniformity:.2f}", "pairs of images; 0 is one point, -4 is evenly spread")
     for kind, auroc in found.separation.items():
-        table.add_row(f"drawn defect: {kind}", f"{auroc:.3f}", "AUROC by PaDiM; 0.5 is chance")
+        both = f"{auroc:.3f}, {found.embedded_separation[kind]:.3f}"
+        table.add_row(f"drawn defect: {kind}", both, "AUROC of patches by PaDiM, of the embedding; 0.5 is chance")
     if found.labels is not None:
         chance = f"balanced accuracy (95 % interval); chance is {found.labels.chance:.2f}"
         table.add_row("labels: 5 nearest", _interval(found.labels.knn), chance)

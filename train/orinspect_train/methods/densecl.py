@@ -39,7 +39,7 @@ class Heads(nn.Module):
         super().__init__()
         sizes = (options.hidden_dim, options.projection_dim)
         self.image, self.patch = (
-            DenseCLProjectionHead(dim, *sizes) for dim in (encoder.embedding_dim, encoder.patch_dim)
+            DenseCLProjectionHead(dim, *sizes) for dim in (encoder.embedding_dim, encoder.place_dim)
         )
         self.teacher = Teacher(encoder, self.image, self.patch)
         loss = partial(moco_v2.queued_loss, options.temperature, options.queue, options.projection_dim, devices)
@@ -70,6 +70,6 @@ def loss_of(
 
 
 def _features(encoder: Encoder, normalise: Normalise, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Embeddings float32 [B, E] and patches float32 [B, P, D]."""
-    embedding, patches = encoder(normalise(pixels))
-    return embedding.float(), patches.float()
+    """Embeddings float32 [B, E] and features of the places float32 [B, P, D]."""
+    stages = encoder.stages(normalise(pixels))
+    return encoder.pool_embedding(stages).float(), encoder.place_map(stages).float().flatten(2).transpose(1, 2)

@@ -61,7 +61,7 @@ def open_method(encoder: Encoder, setting: Setting, options: Options) -> Method:
     heads = nn.ModuleDict(
         {
             "image": nn.Linear(encoder.embedding_dim, teacher.encoder.embedding_dim),
-            "patch": nn.Conv2d(encoder.patch_dim, teacher.encoder.patch_dim, 1),
+            "patch": nn.Conv2d(encoder.place_dim, teacher.encoder.patch_dim, 1),
         }
     )
     loss = partial(loss_of, encoder, heads, teacher, options.patch_weight)
@@ -96,7 +96,7 @@ def loss_of(
     stages = encoder.stages(normalise(batch["images"]))
     embedding = encoder.pool_embedding(stages).float()
     wanted, wanted_patches = teacher.features(batch["images"])
-    patches = heads["patch"](encoder.patch_map(stages).float())
+    patches = heads["patch"](encoder.place_map(stages).float())
     if patches.shape[2:] != wanted_patches.shape[2:]:
         wanted_patches = functional.interpolate(wanted_patches, patches.shape[2:], mode="bilinear", antialias=True)
     of_images = 1 - functional.cosine_similarity(heads["image"](embedding).float(), wanted).mean()

@@ -61,7 +61,7 @@ class Head(nn.Module):
 def open_method(encoder: Encoder, setting: Setting, options: Options) -> Method:
     """The method for an encoder. Raises ConfigError when the tiles would be too small to show anything."""
     if tile_side(setting.size, options.tiles) < LEAST_TILE:
-        raise ConfigError(f"[jigsaw] tiles: {options.tiles} a side are too small at {setting.size} pixels; use 2")
+        raise ConfigError(f"jigsaw: {options.tiles} tiles a side are too small at size {setting.size}; use 64 or more")
     head = Head(encoder.embedding_dim, options)
     rendering = partial(render, augmenter=setting.augmenter, options=options)
     return Method(rendering, head, partial(loss_of, encoder, head))

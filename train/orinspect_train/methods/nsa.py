@@ -49,7 +49,7 @@ def open_method(encoder: Encoder, setting: Setting, options: Options) -> Method:
     """The method for an encoder and square images of `setting.size` pixels."""
     heads = synthetic_defects.Heads(encoder)
     weights = synthetic_defects.Options(options.patch_weight, options.positive_weight)
-    grid = encoder.grid(setting.size, setting.size)
+    grid = encoder.place_grid(setting.size)
     rendering = partial(render, grid=grid, augmenter=setting.augmenter, options=options)
     return Method(rendering, heads, partial(synthetic_defects.loss_of, encoder, heads, weights))
 

@@ -25,22 +25,17 @@ from orinspect_train.methods import Batch, Method, Normalise, Setting
 
 @dataclass(frozen=True)
 class Options:
-    """patch_weight: of the patches' loss against the images'. positive_weight: of defective patches, which are few.
-
-    smoothed: the loss sees patches as export gives them, each the mean of its neighbourhood, which blurs where a defect
-    ends; else the strongest value of each stage in the patch's own cell.
-    """
+    """patch_weight: of the patches' loss against the images'. positive_weight: of defective patches, which are few."""
 
     patch_weight: float = 1.0
     positive_weight: float = 4.0
-    smoothed: bool = True
 
     def __post_init__(self) -> None:
         within(self, {"patch_weight": (0, 1000), "positive_weight": (0.01, 1000)})
 
 
 class Heads(nn.Module):
-    """One linear map of the embedding to an image logit, one of each patch feature to a patch logit.
+    """One linear map of the embedding to an image logit, one of the features of each place to a patch logit.
 
     Nothing normalises in front: with a layer norm there, adapted encoders found fewer real defects.
     """
@@ -48,7 +43,7 @@ class Heads(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.image = nn.Linear(encoder.embedding_dim, 1)
-        self.patch = nn.Linear(encoder.patch_dim, 1)
+        self.patch = nn.Linear(encoder.place_dim, 1)
 
     def forward(self, embedding: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [B] and [B, P]."""
@@ -58,7 +53,7 @@ class Heads(nn.Module):
 def open_method(encoder: Encoder, setting: Setting, options: Options) -> Method:
     """The method for an encoder and square images of `setting.size` pixels."""
     heads = Heads(encoder)
-    grid = encoder.grid(setting.size, setting.size)
+    grid = encoder.place_grid(setting.size)
     return Method(
         partial(render, grid=grid, augmenter=setting.augmenter), heads, partial(loss_of, encoder, heads, options)
     )
@@ -69,9 +64,8 @@ def loss_of(
 ) -> tuple[Tensor, Tensor]:
     """Binary cross entropy of the images plus that of the patches, and the embeddings float32 [B, E]."""
     stages = encoder.stages(normalise(batch["images"]))
-    patch_map = encoder.patch_map(stages) if options.smoothed else encoder.sharp_map(stages)
-    embedding, patches = encoder.pool_embedding(stages).float(), patch_map.float().flatten(2).transpose(1, 2)
-    image, patch = heads(embedding, patches)
+    embedding, patches = encoder.pool_embedding(stages).float(), encoder.place_map(stages).float()
+    image, patch = heads(embedding, patches.flatten(2).transpose(1, 2))
     weight = torch.tensor(options.positive_weight, device=patch.device)
     of_images = functional.binary_cross_entropy_with_logits(image.float(), batch["defective"])
     of_patches = functional.binary_cross_entropy_with_logits(patch.float(), batch["patches"], pos_weight=weight)

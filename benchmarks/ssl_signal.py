@@ -5,9 +5,9 @@
 
 Every method is trained at each of two rates on a seeded 70 % of the good cells, a quarter of them held out for the
 signal, and looked at half-way and at the end; with the untrained and the ImageNet encoder that makes 26 encoders. Of
-each, two figures are taken, both by PaDiM: the signal (alignment.py, as a run measures it) and the AUROC of the test
-cells (solar_cells.py's protocol: the other good cells against those with a defect probability of 2/3 or more). Labels
-are used for that AUROC and for nothing else. Reported: Spearman's rank correlation of the two, with a 95 % interval by a
+each, two figures are taken, both by the Mahalanobis distance of the embedding, which is what training changes: the signal
+(alignment.py, as a run measures it) and the AUROC of the test cells (solar_cells.py's protocol: the other good cells
+against those with a defect probability of 2/3 or more). Labels are used for that AUROC and for nothing else. Reported: Spearman's rank correlation of the two, with a 95 % interval by a
 bootstrap over the trainings (both looks at a training are drawn together); the same within the methods that draw defects and
 within the others; and what an encoder chosen by the signal is worth. One seed, one data set, one thread.
 """
@@ -31,9 +31,9 @@ from ssl_elpv import Study
 
 from orinspect_edge_runtime import durable, metrics
 from orinspect_edge_runtime.conditions import measure_conditions
-from orinspect_train.alignment import MOST_FIT, MOST_HELD_OUT, Check
+from orinspect_train.alignment import MOST_FIT, MOST_HELD_OUT, Check, anomalies_of
 from orinspect_train.checkpoint import Plan
-from orinspect_train.config import DEFECT_METHODS, PretrainConfig, make_config
+from orinspect_train.config import DAMAGE, DEFECT_METHODS, PretrainConfig, make_config
 from orinspect_train.encoder import Encoder
 from orinspect_train.images import ImageSet
 from orinspect_train.keeper import Keeper
@@ -46,7 +46,7 @@ from orinspect_train.solar_cells import read_cells, split_cells
 from orinspect_train.training import Pretraining, train
 
 RESULT = Path(__file__).parent / "results" / "ssl_signal.json"
-SCORER, SEED, HELD_OUT = "padim", 0, 0.25
+SCORER, SEED, HELD_OUT = "mahalanobis", 0, 0.25
 METHODS = ("synthetic_defects", "nsa", "cutpaste", "densecl", "byol", "rotation")
 RATES = (1e-4, 4e-4)
 SIZE, BATCH, STEPS = 128, 16, 40
@@ -61,7 +61,13 @@ def main() -> None:
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
     began = time.process_time()
-    given = {"size": 64 if quick else SIZE, "batch_size": BATCH, "held_out": HELD_OUT, "precision": "fp32"}
+    given = {
+        "size": 64 if quick else SIZE,
+        "batch_size": BATCH,
+        "held_out": HELD_OUT,
+        "precision": "fp32",
+        "initial_share": 0,
+    }
     signal = Signal(given)
     signal.look("untrained", "", open_encoder(make_config(given | {"init": "scratch"})))
     signal.look("ImageNet", "", signal.start)
@@ -112,9 +118,10 @@ class Signal:
         pixels = self.study.pixels[[places[cell.path] for cell in split.fit]]
         self.images = ImageSet(pixels, tuple(cell.path for cell in split.fit), (), gray=True)
         training, held_out = self.images.split(HELD_OUT)
-        self.check = Check(training[:MOST_FIT], held_out[:MOST_HELD_OUT], SEED, "fp32")
         self.config = complete(make_config(given))
         self.start = open_encoder(self.config)
+        anomalies = anomalies_of(DAMAGE, self.start)
+        self.check = Check(training[:MOST_FIT], held_out[:MOST_HELD_OUT], SEED, "fp32", anomalies)
 
     def look(self, name: str, method: str, encoder: Encoder, training: str = "") -> None:
         """Take both figures of an encoder."""

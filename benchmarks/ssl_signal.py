@@ -7,9 +7,10 @@ Every method is trained at each of two rates on a seeded 70 % of the good cells,
 signal, and looked at half-way and at the end; with the untrained and the ImageNet encoder that makes 26 encoders. Of
 each, two figures are taken, both by the Mahalanobis distance of the embedding, which is what training changes: the signal
 (alignment.py, as a run measures it) and the AUROC of the test cells (solar_cells.py's protocol: the other good cells
-against those with a defect probability of 2/3 or more). Labels are used for that AUROC and for nothing else. Reported: Spearman's rank correlation of the two, with a 95 % interval by a
-bootstrap over the trainings (both looks at a training are drawn together); the same within the methods that draw defects and
-within the others; and what an encoder chosen by the signal is worth. One seed, one data set, one thread.
+against those with a defect probability of 2/3 or more). Labels are used for that AUROC and for nothing
+else. Reported: Spearman's rank correlation of the two, with a 95 % interval by a bootstrap over the trainings (both looks
+at a training are drawn together); the same within the methods that draw defects and within the others; and what an
+encoder chosen by the signal is worth. One seed, one data set, one thread.
 """
 
 from __future__ import annotations

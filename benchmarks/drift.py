@@ -129,7 +129,7 @@ def main() -> None:
             name: Images(encoder, f"shift{number}{size}", paths, shift)
             for number, (name, shift) in enumerate(wanted.items())
         }
-    rows = study(good, kinds, shown, shifted, 20 if quick else 200, 40 if quick else 1250)
+    rows = study(good, kinds, shown, shifted, 20 if quick else 200, 40 if quick else 2500)
     rows.append(in_order(good))
     show(rows)
     if not quick:

@@ -240,6 +240,14 @@ def test_options_are_filled_in_and_checked() -> None:
             complete(PretrainConfig(method="moco_v2", options=options))
 
 
+@pytest.mark.parametrize("options", [{}, {"tiles": 2, "orders": 8}])
+def test_jigsaw_says_which_size_it_needs(options: dict[str, Any]) -> None:
+    encoder = open_encoder()
+    config = PretrainConfig(method="jigsaw", encoder=encoder.name, size=32, options=options)
+    with pytest.raises(ConfigError, match="too small at size 32; use 64 or more"):
+        open_method(config, encoder, Augmenter(gray=True), 1)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "error"),
     [

@@ -26,7 +26,7 @@ FORGETTING = 0.06
 # Images between two false alarms of the whole monitor, on average; and each part's share of these alarms. The appearance
 # sees the smallest changes, in words that say what to mend, so it is allowed the most.
 RUN_LENGTH = 12_000
-SHARES = {"scores": 0.1, "embedding": 0.1, "appearance": 0.8}
+SHARES = {"scores": 0.1, "embedding": 0.25, "appearance": 0.65}
 MOST_AXES = 64
 # Fewer images say too little about the spread of a vector.
 FEWEST_IMAGES = 20

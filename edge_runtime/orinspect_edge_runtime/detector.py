@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -314,7 +315,7 @@ def _check_graph(bundle: Bundle, recipe: Recipe) -> GraphSpec:
 
 def _open(bundle: Bundle, recipe: Recipe, opening: dict[str, Any]) -> Backend:
     spec = _check_graph(bundle, recipe)
-    return open_backend(bundle.read(spec.file), spec, **opening)
+    return open_backend(partial(bundle.read, spec.file), spec, arrays=_resident(recipe, bundle), **opening)
 
 
 def _resident(recipe: Recipe, bundle: Bundle) -> dict[str, NDArray[Any]]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
+import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +14,12 @@ import pytest
 
 from orinspect_edge_runtime.backends import open_backend, searching
 from orinspect_edge_runtime.backends.searching import SearchingBackend, grid_of
-from orinspect_edge_runtime.bundle import Bundle
-from orinspect_edge_runtime.errors import RecipeError
+from orinspect_edge_runtime.bundle import GOLDEN, Bundle
+from orinspect_edge_runtime.detector import Detector
+from orinspect_edge_runtime.errors import BundleError, CheckFailed, RecipeError
 from orinspect_edge_runtime.heads import OTHER_GROUP_PENALTY
 from orinspect_edge_runtime.manifest import TensorSpec
+from orinspect_edge_runtime.recipe import Recipe
 
 # Of the large banks here; the tiny graph has 16 patches.
 ROWS = 2000
@@ -133,6 +139,61 @@ def test_odd_recipes_are_left_to_the_graph(real_bundle: Path, odd: str) -> None:
         backend.set_inputs(recipe)
         assert backend.description == plain
         backend.run(frames()[:1])
+
+
+def test_a_graph_opened_for_a_large_bank_has_no_head(real_bundle: Path) -> None:
+    """Opened for it, every bank is searched here, small ones too, and scores are those of the whole graph."""
+    bundle, frame = Bundle.open(real_bundle), frames()[3:4]
+    spec = bundle.manifest.graphs[0]
+    read = functools.partial(bundle.read, spec.file)
+    with (
+        open_backend(read, spec, threads=1, arrays=arrays(ROWS)) as headless,
+        open_backend(read, spec, threads=1, arrays=arrays(50)) as whole,
+    ):
+        for rows in (ROWS, 50, ROWS):
+            for backend in (headless, whole):
+                backend.set_inputs(arrays(rows))
+            assert set(headless._inner.run(frame)) == {"embedding", "patches"}
+            assert "anomaly_map" in whole._inner.run(frame)
+            found, expected = headless.run(frame), whole.run(frame)
+            assert set(found) == set(expected)
+            np.testing.assert_array_equal(found["embedding"], expected["embedding"])
+            np.testing.assert_allclose(found["score"], expected["score"], rtol=1e-4, atol=1e-4)
+        with pytest.raises(RecipeError, match="group without rows"):
+            headless.set_inputs(arrays(ROWS) | {"bank": np.full((6, ROWS), -1, np.float32)})
+
+
+def test_golden_is_replayed_through_the_graph_without_a_head(
+    real_bundle: Path, tmp_path: Path, tiny_recipe: Callable[..., Recipe], make_bundle: Callable[..., Bundle]
+) -> None:
+    spec = Bundle.open(real_bundle).manifest.graphs[0]
+    graph = Bundle.open(real_bundle).read(spec.file)
+    with open_backend(graph, spec, threads=1) as backend:
+        backend.set_inputs(arrays(50))
+        outputs = backend.run(frames())
+    for shift, passes in ((0, True), (1, False)):
+        golden = {
+            "frames": frames(),
+            "embedding": outputs["embedding"],
+            "score_patchcore": np.roll(outputs["score"], shift),
+        }
+        file = io.BytesIO()
+        np.savez(file, **golden, **{f"patchcore.{name}": array for name, array in arrays(50).items()})
+        bundle = make_bundle(tmp_path / str(shift), {spec.file: graph, GOLDEN: file.getvalue()})
+        sha256 = bundle.manifest.files[spec.file].sha256
+        bundle = bundle.add_recipe(tiny_recipe("large", arrays=arrays(ROWS), graph_sha256=sha256))
+        with Detector.load(bundle, "large", threads=1) as detector:
+            before = detector(frames()[0]).score
+            with contextlib.nullcontext() if passes else pytest.raises(CheckFailed, match="does not reproduce golden"):
+                detector.require_golden()
+            assert f"{ROWS} rows searched in cells" in detector.description
+            assert detector(frames()[0]).score == before
+
+
+def test_a_damaged_graph_is_the_bundles_fault(real_bundle: Path) -> None:
+    spec = Bundle.open(real_bundle).manifest.graphs[0]
+    with pytest.raises(BundleError, match="not an ONNX model; copy the bundle again"):
+        open_backend(b"no graph", spec, arrays=arrays(ROWS))
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,13 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from orinspect_edge_runtime.errors import InputError, OrinspectError
+from orinspect_edge_runtime.errors import BundleError, InputError, OrinspectError
 from orinspect_edge_runtime.manifest import GraphSpec
 
 T = TypeVar("T")
 Arrays = Mapping[str, NDArray[Any]]
+# Gives a graph's ONNX bytes, whenever they are wanted: nobody holds them for longer.
+Read = Callable[[], bytes]
 
 
 class Backend(Protocol):
@@ -65,43 +67,56 @@ class Opening:
     threads: int = 0
     throughput: bool = False
     bundle: Path | None = None
+    arrays: Arrays | None = None
 
 
-def _open_onnxruntime(graph: bytes, spec: GraphSpec, how: Opening) -> Backend:
+def _open_onnxruntime(read: Read, spec: GraphSpec, how: Opening) -> Backend:
     from orinspect_edge_runtime.backends.onnxruntime import OnnxRuntimeBackend
 
-    backend = OnnxRuntimeBackend(graph, spec, name=how.name, threads=how.threads, throughput=how.throughput)
     if how.name != "onnxruntime" or spec.head != "patchcore":
-        return backend
-    from orinspect_edge_runtime.backends.searching import SearchingBackend
+        return OnnxRuntimeBackend(read(), spec, name=how.name, threads=how.threads, throughput=how.throughput)
+    from orinspect_edge_runtime.backends.searching import SearchingBackend, features_of, is_worthwhile
 
-    return SearchingBackend(backend, spec)
+    headless = how.arrays is not None and is_worthwhile(how.arrays, spec)
+    graph, shown = (_features_graph(read, spec), features_of(spec)) if headless else (read(), spec)
+    inner = OnnxRuntimeBackend(graph, shown, threads=how.threads, throughput=how.throughput)
+    return SearchingBackend(inner, spec, headless=headless)
 
 
-def _open_tensorrt(graph: bytes, spec: GraphSpec, how: Opening) -> Backend:
+def _features_graph(read: Read, spec: GraphSpec) -> bytes:
+    from orinspect_edge_runtime.backends.cut_graph import cut_graph
+    from orinspect_edge_runtime.backends.searching import FEATURES
+
+    try:
+        return cut_graph(read(), FEATURES)
+    except ValueError as error:
+        raise BundleError(f"{spec.file}: {error}; copy the bundle again") from error
+
+
+def _open_tensorrt(read: Read, spec: GraphSpec, how: Opening) -> Backend:
     from orinspect_edge_runtime.backends.tensorrt import open_engine
 
     if how.bundle is None:
         raise InputError("an engine lies in a bundle: name the bundle's folder")
-    return open_engine(how.bundle, spec, hashlib.sha256(graph).hexdigest())
+    return open_engine(how.bundle, spec, hashlib.sha256(read()).hexdigest())
 
 
-def _open_auto(graph: bytes, spec: GraphSpec, how: Opening) -> Backend:
+def _open_auto(read: Read, spec: GraphSpec, how: Opening) -> Backend:
     """The engine when it is fit to run here, else onnxruntime; the description says why it is not the engine."""
     from orinspect_edge_runtime.engine import engine_folder
 
     why = "no engine was built"
     if how.bundle is not None and engine_folder(how.bundle, spec).exists():
         try:
-            return _open_tensorrt(graph, spec, how)
+            return _open_tensorrt(read, spec, how)
         except OrinspectError as error:
             why = str(error)
-    backend = _open_onnxruntime(graph, spec, replace(how, name="onnxruntime"))
+    backend = _open_onnxruntime(read, spec, replace(how, name="onnxruntime"))
     backend.description += f" ({why})"
     return backend
 
 
-BACKENDS: dict[str, Callable[[bytes, GraphSpec, Opening], Backend]] = {
+BACKENDS: dict[str, Callable[[Read, GraphSpec, Opening], Backend]] = {
     "auto": _open_auto,
     "tensorrt": _open_tensorrt,
     "onnxruntime": _open_onnxruntime,
@@ -111,22 +126,29 @@ BACKENDS: dict[str, Callable[[bytes, GraphSpec, Opening], Backend]] = {
 
 
 def open_backend(
-    graph: bytes,
+    graph: bytes | Read,
     spec: GraphSpec,
     *,
     name: str = "onnxruntime",
     threads: int = 0,
     throughput: bool = False,
     bundle: Path | None = None,
+    arrays: Arrays | None = None,
 ) -> Backend:
-    """Open a graph's ONNX bytes. name: of BACKENDS; `auto` is TensorRT where an engine is fit to run, else onnxruntime
-    on the CPU. threads: CPU threads, 0 for all cores. bundle: its folder, where engines lie.
+    """Open a graph's ONNX bytes, or what reads them when they are wanted.
+
+    name: of BACKENDS; `auto` is TensorRT where an engine is fit to run, else onnxruntime on the CPU. threads: CPU threads,
+    0 for all cores. bundle: its folder, where engines lie.
 
     throughput: for jobs over many images. The threads then work on an image each, called from as many threads
     (`concurrency`), instead of all on one: more images a second, but a longer wait for each.
+
+    arrays: of the recipe that `set_inputs` will name first, for which the graph may be opened. Other recipes run all the
+    same, if not as fast as in one that was opened for them.
 
     Raises InputError for an unknown name; CheckFailed when an engine was asked for that must not run here.
     """
     if name not in BACKENDS:
         raise InputError(f"backend {name!r} is not known: use one of {', '.join(BACKENDS)}")
-    return BACKENDS[name](graph, spec, Opening(name, threads, throughput, bundle))
+    read = (lambda: graph) if isinstance(graph, bytes) else graph
+    return BACKENDS[name](read, spec, Opening(name, threads, throughput, bundle, arrays))

@@ -1,13 +1,14 @@
 """A backend in front of another one that searches large memory banks by itself: on CPUs that beats the graph's product.
 
-The graph computes the patches; its own search is given a bank of one row. Score and map come from PatchSearch: the score
-equals that of the flat search, the map holds upper bounds where they do not decide. On GPUs the graph's product is the
-better way, so only CPU backends are wrapped.
+The graph computes the patches. Score and map come from PatchSearch: the score equals that of the flat search, the map holds
+upper bounds where they do not decide. A graph that is opened for a large bank is cut behind the patches: what its head
+computed would be dropped. One that was opened for another recipe keeps its head, which is given a bank of one row. On GPUs
+the graph's product is the better way, so only CPU backends are wrapped.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from orinspect_edge_runtime.backends import Arrays, Backend
 from orinspect_edge_runtime.backends.recipe_inputs import check_inputs
 from orinspect_edge_runtime.closing import Closing
+from orinspect_edge_runtime.errors import RecipeError
 from orinspect_edge_runtime.groups import Groups
 from orinspect_edge_runtime.heads import axis_filter
 from orinspect_edge_runtime.manifest import GraphSpec
@@ -25,6 +27,8 @@ from orinspect_edge_runtime.whitening import Whitening
 # Patches times rows below which the graph's own search is as fast: 2,040 rows for 14x14 patches, 510 for 28x28 (measured
 # with 152 numbers a patch on a core with AVX-512).
 FEWEST_PAIRS = 400_000
+# Outputs that are searched; the others are the head's.
+FEATURES = ("embedding", "patches")
 Floats = NDArray[np.float32]
 
 
@@ -39,11 +43,12 @@ class Prepared:
 class SearchingBackend(Closing):
     """Runs a graph with the head `patchcore`; large banks are searched here, others there.
 
-    inner: the backend that runs the graph; it is closed with this one.
+    inner: the backend that runs the graph; it is closed with this one. headless: the graph is cut as `features_of` says, and
+    every bank is searched here.
     """
 
-    def __init__(self, inner: Backend, spec: GraphSpec) -> None:
-        self._inner, self._spec = inner, spec
+    def __init__(self, inner: Backend, spec: GraphSpec, *, headless: bool = False) -> None:
+        self._inner, self._spec, self._headless = inner, spec, headless
         self._bank: Bank | None = None
         self.concurrency = inner.concurrency
 
@@ -86,7 +91,13 @@ class SearchingBackend(Closing):
     def _divided(self, arrays: Arrays, inspected: NDArray[np.bool_] | None) -> tuple[Arrays, Bank | None]:
         """What the graph gets, and the bank that is searched here: all and none when the bank is a small one."""
         check_inputs(arrays, self._spec.inputs)
-        if not _is_worthwhile(arrays, self._spec):
+        if self._headless:
+            if not _is_sound(arrays, self._spec):
+                raise RecipeError(
+                    "the recipe's bank has a group without rows, or values that are no numbers; fit it again"
+                )
+            return {}, Bank(arrays, self._spec, inspected)
+        if not is_worthwhile(arrays, self._spec):
             return arrays, None
         return {**arrays, "bank": arrays["bank"][:, :1]}, Bank(arrays, self._spec, inspected)
 
@@ -130,13 +141,22 @@ class Bank:
         return float(scores.max()), self._tall @ scores.reshape(self._grid) @ self._wide.T
 
 
-def _is_worthwhile(arrays: Arrays, spec: GraphSpec) -> bool:
+def is_worthwhile(arrays: Arrays, spec: GraphSpec) -> bool:
     """Whether a bank is large enough; what is odd (a group without rows, values that are no numbers) the graph judges."""
-    bank = arrays["bank"]
-    reachable = bank[arrays["patch_mean"].shape[0] + 1 :] == 0
+    pairs = arrays["bank"].shape[1] * _shape(spec, "patches")[1]
+    return bool(pairs >= FEWEST_PAIRS and _is_sound(arrays, spec))
+
+
+def _is_sound(arrays: Arrays, spec: GraphSpec) -> bool:
+    reachable = arrays["bank"][arrays["patch_mean"].shape[0] + 1 :] == 0
     whole = grid_of(spec) is not None and bool(reachable.any(axis=1).all())
-    pairs = bank.shape[1] * _shape(spec, "patches")[1]
-    return pairs >= FEWEST_PAIRS and whole and all(bool(np.isfinite(array).all()) for array in arrays.values())
+    return whole and all(bool(np.isfinite(array).all()) for array in arrays.values())
+
+
+def features_of(spec: GraphSpec) -> GraphSpec:
+    """The graph without its head: `frames` to FEATURES."""
+    outputs = tuple(output for output in spec.outputs if output.name in FEATURES)
+    return replace(spec, inputs=spec.inputs[:1], outputs=outputs)
 
 
 def _rows_of(rows: Floats, own: NDArray[np.bool_]) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -45,7 +46,12 @@ def open_subject(bundle: Bundle, precision: str, subject: Subject, options: Benc
     """The backend of one precision with the subject's inputs; close it afterwards."""
     spec = bundle.manifest.graph(precision, subject.head)
     backend = open_backend(
-        bundle.read(spec.file), spec, name=options.backend, threads=options.threads, bundle=bundle.path
+        partial(bundle.read, spec.file),
+        spec,
+        name=options.backend,
+        threads=options.threads,
+        bundle=bundle.path,
+        arrays=subject.arrays,
     )
     try:
         backend.set_inputs(subject.arrays)

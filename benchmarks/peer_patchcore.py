@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -87,9 +88,11 @@ def starts(peer: Peer, python: Path, place: Place, rows: int) -> list[Row]:
     time and the highest peak of three starts of ours, one of theirs.
     """
     image, found, bundle = str(place.files.test[0]), [], bundle_with(place, rows)
+    # Installed by pip, modules have their bytecode; run from a source tree they may not.
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(place.folder / "bytecode")}
     for precision in bundle.manifest.precisions:
         command = [sys.executable, "-c", OUR_START, str(bundle.path), precision, image]
-        runs = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(3)]
+        runs = [subprocess.run(command, capture_output=True, text=True, check=True, env=environment) for _ in range(3)]
         seconds, peaks = zip(*(map(float, run.stdout.split()[:2]) for run in runs), strict=True)
         costs = {"cpu_s": min(seconds), "peak_mb": max(peaks)}
         found.append({"contender": f"orinspect {precision}", "bank": rows} | costs)

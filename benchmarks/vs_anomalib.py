@@ -21,7 +21,8 @@ to score and full-size map. `cpu_ms` is the processor time of the process, which
 least; ratios are medians over images of anomalib's over ours, with the 10th and 90th percentile. `flat` is our graph
 with the search inside of it. Agreement is with their scores of num_neighbors = 1, which are the same definition: on the
 JPEG files, which each side decodes and resizes in its own way, and on lossless files of the model's size, which leave
-only the arithmetic. `start` is from the start of a process to its first score, and the peak of its resident memory.
+only the arithmetic. `start` is from the start of a process to its first score, and the peak of its resident memory; modules
+have their bytecode, as pip leaves them.
 Not compared: AnomaVision.
 """
 
@@ -57,7 +58,7 @@ PLAN = ((224, 20000, 16), (224, 60000, 10), (224, 5000, 16), (224, 1000, 12), (2
 QUICK = ((224, 1000, 10), (224, 5000, 10))
 # Good images that the banks are made of, by the model's size (enough for the largest), and those a product is fitted on.
 KNOWN, QUICK_KNOWN, FITTED = {224: 400, 256: 150}, {224: 40}, 200
-TESTED, TURNS = 400, 16
+TESTED, LABELLED, TURNS = 400, 200, 16
 CONSOLE = Console(stderr=True)
 
 
@@ -76,7 +77,8 @@ def main() -> int:
     kept = Kept(cache / RESULT.name)
     with Peer(python, cache) as peer:
         if not chosen.quick:
-            product = Product(cache / "product", image_files(cache / "images", FITTED, TESTED), FITTED)
+            files = image_files(cache / "images", FITTED, TESTED + LABELLED)
+            product = Product(cache / "product", files, TESTED)
             for scorer in ("patchcore", "padim"):
                 kept.part(f"product {scorer}", compare_products, peer, product, scorer, TURNS)
         compare_same_banks(kept, peer, python, cache, quick=chosen.quick)

@@ -27,7 +27,7 @@ from orinspect_edge_runtime.closing import Closing
 from orinspect_edge_runtime.errors import CheckFailed, RecipeError
 from orinspect_edge_runtime.features import Features, assign_groups, score_features
 from orinspect_edge_runtime.golden import compare, read_golden
-from orinspect_edge_runtime.heads import head_inputs, neutral_inputs
+from orinspect_edge_runtime.heads import neutral_arrays
 from orinspect_edge_runtime.manifest import GraphSpec
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, frame_of_array, read_frame
 from orinspect_edge_runtime.recipe import Recipe, aligner_of
@@ -320,10 +320,11 @@ def _open(bundle: Bundle, recipe: Recipe, opening: dict[str, Any]) -> Backend:
 
 def _resident(recipe: Recipe, bundle: Bundle) -> dict[str, NDArray[Any]]:
     """The graph's inputs out of a recipe; scorers of the whole image leave the head's own ones neutral."""
-    encoder, scorer = bundle.manifest.encoder, _scorer(recipe)
+    scorer = _scorer(recipe)
+    inputs = bundle.manifest.graph(recipe.precision, scorer.head).inputs[1:]
     if not scorer.has_map:
-        return dict(neutral_inputs(scorer.head, encoder))
-    missing = [spec.name for spec in head_inputs(scorer.head, encoder) if spec.name not in recipe.arrays]
+        return dict(neutral_arrays(inputs))
+    missing = [spec.name for spec in inputs if spec.name not in recipe.arrays]
     if missing:
         raise RecipeError(f"recipe {recipe.name!r} lacks {', '.join(missing)}; fit it again")
-    return {spec.name: recipe.arrays[spec.name] for spec in head_inputs(scorer.head, encoder)}
+    return {spec.name: recipe.arrays[spec.name] for spec in inputs}

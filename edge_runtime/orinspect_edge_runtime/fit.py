@@ -28,19 +28,21 @@ from orinspect_edge_runtime.editors import editor_of, reach, taught
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.features import Features, extract, run_all
 from orinspect_edge_runtime.groups import Groups, find_groups
-from orinspect_edge_runtime.heads import neutral_inputs
+from orinspect_edge_runtime.heads import neutral_arrays
 from orinspect_edge_runtime.manifest import GraphSpec
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, fit_to_model
 from orinspect_edge_runtime.recipe import Recipe, aligner_of
 from orinspect_edge_runtime.recipe_threshold import FOLDS, by_defects, calibrated, with_defects
 from orinspect_edge_runtime.region_mask import inspected_patches, on_all_patches
 from orinspect_edge_runtime.scorers import SCORERS
+from orinspect_edge_runtime.scorers.padim import Padim, check_rank
 from orinspect_edge_runtime.threshold import THRESHOLDS, Threshold, check_false_alarm
 from orinspect_edge_runtime.tiling import Tiles, View, parse_tiles, view_of
 
 FEWEST_IMAGES = 2
 # Its bank holds patches of all places; other scorers model each place of the model's frame, or the image as a whole.
 TILED_SCORER = "patchcore"
+RANKED_SCORER = "padim"
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Progress = Callable[[float], None]
@@ -53,7 +55,8 @@ class FitOptions:
     review_alarm: share of good images that a person may have to look at, those that alarm included; None for no review.
     threshold: how both are found, a name of THRESHOLDS. tiles: `3x2` to see the picture in three columns and two rows of
     tiles of the model's size, which share tile_overlap of a tile; empty to see it as a whole. align: degrees that parts may
-    be turned either way, to bring each to the same place first (see alignment.py); None to take pictures as they come.
+    be turned either way, to bring each to the same place first (see alignment.py); None to take pictures as they come. rank:
+    of padim's covariances; None for full ones.
     """
 
     scorer: str = "patchcore"
@@ -67,6 +70,7 @@ class FitOptions:
     tiles: str = ""
     tile_overlap: float = Tiles.overlap
     align: float | None = None
+    rank: int | None = None
 
     def __post_init__(self) -> None:
         if self.align is not None:
@@ -75,6 +79,10 @@ class FitOptions:
             raise InputError(f"scorer {self.scorer!r} is not known: use one of {', '.join(SCORERS)}")
         if self.threshold not in THRESHOLDS:
             raise InputError(f"threshold {self.threshold!r} is not known: use one of {', '.join(THRESHOLDS)}")
+        if self.rank is not None and self.scorer != RANKED_SCORER:
+            raise InputError(
+                f"--rank is of the covariances of the scorer {RANKED_SCORER}: {self.scorer} has none by place"
+            )
         check_false_alarm(self.false_alarm)
         if self.review_alarm is not None and not self.false_alarm < self.review_alarm < 1:
             raise InputError(f"--review-alarm {self.review_alarm}: a share above --false-alarm and below 1")
@@ -124,6 +132,8 @@ def fit_recipe(
         raise InputError("a mask and tiles do not go together: cut the picture to what is to be inspected")
     view = view_of(parse_tiles(options.tiles, options.tile_overlap), bundle.manifest)
     spec = bundle.manifest.graph(options.precision, SCORERS[options.scorer].head)
+    if options.scorer == RANKED_SCORER:
+        check_rank(options.rank, spec.inputs)
     with _opened(bundle, spec, options) as backend:
         frames, placing = with_placing(frames, options.align, view.spec)
         good, bad = _seen(backend, frames, view, placing), _seen(backend, defects, view, placing)
@@ -149,7 +159,7 @@ class _Seen:
 
 def _opened(bundle: Bundle, spec: GraphSpec, options: FitOptions) -> Backend:
     backend = open_backend(bundle.read(spec.file), spec, name=options.backend, throughput=True, bundle=bundle.path)
-    backend.set_inputs(neutral_inputs(spec.head, bundle.manifest.encoder))
+    backend.set_inputs(neutral_arrays(spec.inputs[1:]))
     return backend
 
 
@@ -242,7 +252,8 @@ def fit_features(
     Raises InputError for a single image.
     """
     tell = progress or (lambda share: None)
-    count, scorer = len(features.embedding), SCORERS[options.scorer]
+    count = len(features.embedding)
+    scorer = SCORERS[options.scorer] if options.rank is None else Padim(rank=options.rank)
     if count < FEWEST_IMAGES:
         raise InputError(
             f"{count} good image{'' if count == 1 else 's'}: how good parts differ cannot be seen from that; at least "

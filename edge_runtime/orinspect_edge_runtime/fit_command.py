@@ -82,6 +82,11 @@ HIDDEN = frozenset(
     help="Bring each part to the same place first: shifts, and turns of up to so many degrees either way.",
 )
 @click.option(
+    "--rank",
+    type=click.IntRange(1),
+    help="Of padim's covariances: a smaller recipe, read faster (docs/scoring.md). Without it they are full.",
+)
+@click.option(
     "--in-memory",
     type=click.IntRange(2),
     help="Good images to fit on at once, drawn evenly; the others enter the memory bank one by one. Without it all.",

@@ -16,10 +16,29 @@ def precision_factor(covariance: NDArray[Any], shrinkage: float) -> Floats:
     covariance: [..., D, D]. It is shrunk to (1 - s) C + s v I, v its mean variance: the form of Ledoit & Wolf (2004,
     doi 10.1016/S0047-259X(03)00096-4) with s in 0..1 given. Vectors that never vary give plain distances.
     """
+    lower = np.linalg.inv(np.linalg.cholesky(_shrunk(covariance, shrinkage)))
+    return np.swapaxes(lower, -1, -2).astype(np.float32)
+
+
+def low_rank_precision(covariance: NDArray[Any], shrinkage: float, rank: int) -> tuple[Floats, Floats]:
+    """Scale s, float32 [...], and factor V, float32 [..., D, rank]: s |x - mean|^2 - |(x - mean) @ V|^2 is the distance
+    squared.
+
+    The covariance is shrunk as by `precision_factor`; of its eigenvalues the `rank` largest stay, the others become one,
+    their mean (Tipping & Bishop 1999, doi 10.1111/1467-9868.00196), and the inverse is Woodbury's. Nothing is lost where
+    the others were equal: a covariance of n vectors has n - 1 eigenvalues that are not. rank: 1 to D - 1.
+    """
+    values, axes = np.linalg.eigh(_shrunk(covariance, shrinkage))
+    others, largest = np.split(values, [values.shape[-1] - rank], axis=-1)
+    rest = others.mean(axis=-1)
+    gains = np.sqrt(np.maximum(1 / rest[..., None] - 1 / largest, 0))
+    return (1 / rest).astype(np.float32), (axes[..., -rank:] * gains[..., None, :]).astype(np.float32)
+
+
+def _shrunk(covariance: NDArray[Any], shrinkage: float) -> NDArray[np.float64]:
     dim = covariance.shape[-1]
     variance = np.trace(covariance, axis1=-2, axis2=-1)[..., None, None].astype(np.float64) / dim
     variance = np.where(variance > 0, variance, 1.0)
     # The floor keeps the factorisation possible when s is 0 or rounding made a variance negative.
-    shrunk = (1 - shrinkage) * covariance + (shrinkage + 1e-6) * variance * np.eye(dim)
-    lower = np.linalg.inv(np.linalg.cholesky(shrunk))
-    return np.swapaxes(lower, -1, -2).astype(np.float32)
+    shrunk: NDArray[np.float64] = (1 - shrinkage) * covariance + (shrinkage + 1e-6) * variance * np.eye(dim)
+    return shrunk

@@ -13,11 +13,14 @@ G is the number of groups (kinds of good image that the recipe tells apart), M t
 patchcore (Roth et al. 2022, arXiv 2106.08265), on whitened patches z = (x - mean) @ projection:
     min over rows m of |z - b_m|^2, as the product of [2z, 1, onehot(group)] with the columns of `bank`, which are
     [b_m; -|b_m|^2; -penalty(group, m)]: rows of another group are out of reach, at no extra cost.
-padim (Defard et al. 2020, arXiv 2011.08785), on projected patches z_p = x_p @ projection:
-    |(z_p - mean[g, p]) @ factor[g, p]| with one Gaussian of `projected_dim` dimensions for each position and group.
+padim (Defard et al. 2020, arXiv 2011.08785), on projected patches, c = x_p @ projection - mean[g, p]:
+    sqrt |scale[g, p] |c|^2 - |c @ factor[g, p]|^2| with one Gaussian of `projected_dim` dimensions for each position and
+    group. Full: scale 0, and a factor of as many columns as dimensions. Low-rank: a scale, and few columns.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +59,8 @@ def head_inputs(head: str, encoder: EncoderSpec) -> tuple[TensorSpec, ...]:
         shapes |= {
             "patch_projection": (dim, kept),
             "patch_means": ("groups", positions, kept),
-            "patch_factors": ("groups", positions, kept, kept),
+            "patch_factors": ("groups", positions, kept, "factor_columns"),
+            "patch_scales": ("groups", positions),
         }
     else:
         raise ValueError(f"unknown head {head!r}")
@@ -65,13 +69,19 @@ def head_inputs(head: str, encoder: EncoderSpec) -> tuple[TensorSpec, ...]:
 
 def neutral_inputs(head: str, encoder: EncoderSpec) -> dict[str, NDArray[np.float32]]:
     """Head inputs of the smallest shape, all zero but a scale of one: they run a graph that has no recipe yet."""
-    sizes = {"groups": 1, "bank_rows": 1, f"{encoder.patch_dim + 1}+groups": encoder.patch_dim + 2}
-    arrays = {
-        spec.name: np.zeros([sizes[d] if isinstance(d, str) else d for d in spec.shape], np.float32)
-        for spec in head_inputs(head, encoder)
-    }
+    return neutral_arrays(head_inputs(head, encoder))
+
+
+def neutral_arrays(inputs: Sequence[TensorSpec]) -> dict[str, NDArray[np.float32]]:
+    """As `neutral_inputs`, for the inputs of a graph at hand, `frames` not among them: older ones lack some."""
+    arrays = {spec.name: np.zeros([_smallest(d) for d in spec.shape], np.float32) for spec in inputs}
     arrays["score_scale"][:] = 1.0
     return arrays
+
+
+def _smallest(dimension: int | str) -> int:
+    """Of a dimension: a number, or a free one, such as `groups` or `153+groups`."""
+    return dimension if isinstance(dimension, int) else int(dimension.rpartition("+")[0] or 0) + 1
 
 
 def axis_filter(patches: int, pixels: int) -> NDArray[np.float32]:

@@ -45,7 +45,7 @@ def on_all_patches(arrays: dict[str, NDArray[Any]], inspected: Mask) -> dict[str
     The others get a Gaussian that puts every patch at distance 0.
     """
     places, spread = np.flatnonzero(inspected), dict(arrays)
-    for name in arrays.keys() & {"patch_means", "patch_factors"}:
+    for name in arrays.keys() & {"patch_means", "patch_factors", "patch_scales"}:
         spread[name] = np.zeros((len(arrays[name]), len(inspected), *arrays[name].shape[2:]), np.float32)
         spread[name][:, places] = arrays[name]
     if "bank_origin" in arrays:

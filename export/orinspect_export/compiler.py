@@ -24,7 +24,7 @@ from typing import Any
 from orinspect_edge_runtime.errors import MissingExtra
 
 # Smallest, typical and largest value of every free dimension of a fused graph (heads.py).
-RANGES = {"batch": (1, 1, 8), "bank_rows": (1, 2000, 50000), "groups": (1, 2, 8)}
+RANGES = {"batch": (1, 1, 8), "bank_rows": (1, 2000, 50000), "groups": (1, 2, 8), "factor_columns": (1, 16, 256)}
 LONGEST_BUILD_S = 300.0
 
 

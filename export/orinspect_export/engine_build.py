@@ -82,19 +82,25 @@ def build_for_bundle(
 
 
 def _options(bundle: Bundle, spec: GraphSpec, request: BuildRequest, here: Device) -> BuildOptions:
-    rows, groups = None, None
+    rows, groups, columns = None, None, _dimensions(spec)
     if request.recipe is not None:
         recipe = bundle.recipe(request.recipe)
         rows = recipe.arrays["bank"].shape[1] if "bank" in recipe.arrays else None
+        columns = recipe.arrays["patch_factors"].shape[3] if "patch_factors" in recipe.arrays else columns
         groups = len(recipe.group_sizes)
     return BuildOptions(
         inputs=spec.inputs,
-        ranges=ranges_for(rows, groups, request.batch),
+        ranges=ranges_for(rows, groups, request.batch, columns),
         effort=first_effort(here.free_mib, request.level),
         timing_cache=timing_cache.cache_file(bundle.path / engines.ENGINES, here).absolute(),
         dla_core=request.dla,
         dla_force=request.dla_force,
     )
+
+
+def _dimensions(spec: GraphSpec) -> int | None:
+    """Of the Gaussians of the padim head, which a full covariance has as many columns of; None of another head."""
+    return next((int(tensor.shape[2]) for tensor in spec.inputs if tensor.name == "patch_factors"), None)
 
 
 def _passport(bundle: Bundle, spec: GraphSpec, here: Device, plan: bytes, built: dict[str, Any]) -> EnginePassport:

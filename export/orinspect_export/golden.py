@@ -93,15 +93,18 @@ def fit_heads(embedding: Floats, patches: Floats, rng: np.random.Generator) -> d
     projection = np.linalg.qr(rng.standard_normal((patches.shape[2], kept)))[0].astype(np.float32)
     patches = patches @ projection
     means = np.stack([patches[labels == g].mean(axis=0) for g in range(GROUPS)])
-    # Two diagonals, not symmetric and other ones for each group; the zeros beside them take no space in the file.
+    # Two diagonals, not symmetric and other ones for each group; the zeros beside them take no space in the file. Scales are
+    # so large that no distance is near zero.
     deviation = patches.std(axis=0) + 0.1 * patches.std()
     factor = (np.eye(kept) + 0.5 * np.eye(kept, k=1)) / deviation[:, None, :]
-    factors = np.stack([factor * scale for scale in (1.0, 0.8)])
+    factors = np.stack([factor * scale for scale in (1.0, 0.8)])[..., : max(1, kept // 2)]
+    scales = np.stack([scale / deviation.min(axis=1) ** 2 for scale in (3.0, 3.5)])
     return {
         "patchcore": group_arrays
         | {"patch_mean": whitening.mean, "patch_projection": whitening.projection, "bank": bank},
         "padim": group_arrays
-        | {"patch_projection": projection, "patch_means": means, "patch_factors": factors.astype(np.float32)},
+        | {"patch_projection": projection, "patch_means": means, "patch_factors": factors.astype(np.float32)}
+        | {"patch_scales": scales.astype(np.float32)},
     }
 
 

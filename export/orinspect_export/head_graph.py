@@ -50,7 +50,8 @@ head_distance = Sqrt(head_squared)
 """
 
 # Distances to every group's Gaussian, [G, P, B], then the one of the image's own group: the factors (the largest
-# arrays here) are read once for the whole batch, where picking them per image first would copy them per image.
+# arrays here) are read once for the whole batch, where picking them per image first would copy them per image. The
+# difference is below zero for full covariances, whose scales are zero, and by rounding alone for others.
 _PADIM = """
 head_projected = MatMul(patches, patch_projection)
 head_patch = Unsqueeze(head_projected, head_axis_1)
@@ -59,7 +60,13 @@ head_columns = Transpose <perm = [1, 2, 0, 3]> (head_centred)
 head_z = MatMul(head_columns, patch_factors)
 head_squares = Mul(head_z, head_z)
 head_norm = ReduceSum <keepdims = 0> (head_squares, head_axis_3)
-head_distances = Sqrt(head_norm)
+head_column_squares = Mul(head_columns, head_columns)
+head_length = ReduceSum <keepdims = 0> (head_column_squares, head_axis_3)
+head_scale_column = Unsqueeze(patch_scales, head_axis_2)
+head_scaled = Mul(head_length, head_scale_column)
+head_difference = Sub(head_scaled, head_norm)
+head_squared = Abs(head_difference)
+head_distances = Sqrt(head_squared)
 head_by_image = Transpose <perm = [2, 1, 0]> (head_distances)
 head_onehot_row = Unsqueeze(head_onehot, head_axis_1)
 head_own = Mul(head_by_image, head_onehot_row)

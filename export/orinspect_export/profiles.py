@@ -6,18 +6,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orinspect_edge_runtime.errors import InputError
+from orinspect_edge_runtime.heads import MOST_PROJECTED
 from orinspect_edge_runtime.manifest import TensorSpec
 
 Range = tuple[int, int, int]
 
 # Smallest, typical (what TensorRT tunes for) and largest value of each free dimension of heads.py.
-DEFAULT_RANGES: dict[str, Range] = {"batch": (1, 1, 8), "bank_rows": (1, 2000, 50000), "groups": (1, 2, 8)}
+DEFAULT_RANGES: dict[str, Range] = {
+    "batch": (1, 1, 8),
+    "bank_rows": (1, 2000, 50000),
+    "groups": (1, 2, 8),
+    "factor_columns": (1, MOST_PROJECTED, MOST_PROJECTED),
+}
 
 
-def ranges_for(bank_rows: int | None = None, groups: int | None = None, batch: int | None = None) -> dict[str, Range]:
+def ranges_for(
+    bank_rows: int | None = None,
+    groups: int | None = None,
+    batch: int | None = None,
+    factor_columns: int | None = None,
+) -> dict[str, Range]:
     """The default ranges, tuned for a recipe's sizes; a size above the range widens it."""
     found = dict(DEFAULT_RANGES)
-    for name, typical in (("bank_rows", bank_rows), ("groups", groups)):
+    for name, typical in (("bank_rows", bank_rows), ("groups", groups), ("factor_columns", factor_columns)):
         if typical is not None:
             low, _, high = found[name]
             found[name] = (low, typical, max(high, typical))

@@ -25,7 +25,8 @@ OWN = {
     "padim": {
         "patch_projection": (7, 7),
         "patch_means": ("groups", 20, 7),
-        "patch_factors": ("groups", 20, 7, 7),
+        "patch_factors": ("groups", 20, 7, "factor_columns"),
+        "patch_scales": ("groups", 20),
     },
 }
 
@@ -47,7 +48,7 @@ def test_neutral_inputs_fit_the_shapes(head: str, rows: int, columns: int, patch
     specs, arrays = {spec.name: spec for spec in head_inputs(head, encoder)}, neutral_inputs(head, encoder)
     assert set(arrays) == set(specs)
     # One group and one row: [b; -|b|^2; -penalty of the one group].
-    sizes = {"groups": 1, "bank_rows": 1, f"{patch_dim + 1}+groups": patch_dim + 2}
+    sizes = {"groups": 1, "bank_rows": 1, "factor_columns": 1, f"{patch_dim + 1}+groups": patch_dim + 2}
     for name, array in arrays.items():
         assert array.dtype == np.float32
         assert array.shape == tuple(sizes[d] if isinstance(d, str) else d for d in specs[name].shape)

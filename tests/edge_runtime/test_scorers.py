@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from orinspect_edge_runtime.gaussian import precision_factor
+from orinspect_edge_runtime.errors import InputError
+from orinspect_edge_runtime.gaussian import low_rank_precision, precision_factor
 from orinspect_edge_runtime.heads import MOST_PROJECTED, OTHER_GROUP_PENALTY, head_inputs
 from orinspect_edge_runtime.manifest import EncoderSpec
 from orinspect_edge_runtime.metrics import auroc
@@ -185,6 +188,66 @@ def test_padim_is_the_mahalanobis_distance_at_each_position() -> None:
             expected = np.sqrt(away @ np.linalg.inv(shrunk) @ away)
             assert distances[image, position] == pytest.approx(expected, rel=1e-3)
         assert scores[image] == distances[image].max()
+
+
+@pytest.mark.parametrize("pooling", [0.0, 0.5])
+def test_padim_of_low_rank_is_the_full_one_while_nothing_is_left_out(pooling: float) -> None:
+    """The first R - 1 of R axes leave one out, whose variance is its own. Of n images n - 1 axes vary: without pooling a
+    rank of that loses nothing.
+    """
+    rng = np.random.default_rng(1)
+    count, columns = (5, 4) if pooling == 0 else (5, DIM * 2 - 1)
+    spread = np.linspace(0.3, 3, DIM * 2, dtype=np.float32)
+    patches = spread * rng.standard_normal((count, POSITIONS, DIM * 2)).astype(np.float32)
+    fresh = 5 * rng.standard_normal((50, POSITIONS, DIM * 2)).astype(np.float32)
+    groups, embeddings = np.zeros(count, int), np.zeros((count, 1), np.float32)
+    found = {}
+    for rank in (None, columns, columns - 1):
+        arrays = Padim(rank, pooling=pooling).fit(embeddings, patches, groups, 1)
+        assert arrays["patch_factors"].shape == (1, POSITIONS, DIM * 2, rank or DIM * 2)
+        _, found[rank] = Padim().raw_scores(arrays, embeddings, fresh, np.zeros(50, int))
+    np.testing.assert_allclose(found[columns], found[None], rtol=1e-4)
+    if pooling == 0:
+        assert np.abs(found[columns - 1] / found[None] - 1).max() > 1e-2
+
+
+def test_padim_of_low_rank_is_its_formula() -> None:
+    """Eigenvalues beyond the rank become their mean."""
+    embeddings, patches, groups = good()
+    arrays = Padim(2, shrinkage=0.05).fit(embeddings, patches, groups, GROUPS)
+    _, fresh, fresh_groups = good(6, 4)
+    _, distances = SCORERS["padim"].raw_scores(arrays, embeddings, fresh, fresh_groups)
+    for image, position in np.ndindex(4, POSITIONS):
+        known = patches[groups == fresh_groups[image], position].astype(np.float64)
+        covariance = np.cov(known.T)
+        values, axes = np.linalg.eigh(0.95 * covariance + 0.05 * np.trace(covariance) / DIM * np.eye(DIM))
+        values[: DIM - 2] = values[: DIM - 2].mean()
+        away = fresh[image, position] - known.mean(axis=0)
+        assert distances[image, position] == pytest.approx(np.sqrt(((away @ axes) ** 2 / values).sum()), rel=1e-3)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(-3, 3), st.sampled_from([(4, 1), (24, 8), (152, 64)]))
+def test_a_low_rank_distance_loses_few_digits_to_cancellation(seed: int, power: float, sizes: tuple[int, int]) -> None:
+    """Along the largest axis, where nearly all of the scaled length is taken away again, by all that shrinkage allows.
+
+    There the difference of the two squares is at least 1 / (9 D + 1) of them; a float32 is good to 6e-8.
+    """
+    (dim, rank), rng = sizes, np.random.default_rng(seed)
+    axes = np.linalg.qr(rng.standard_normal((dim, dim)))[0]
+    variances = np.where(np.arange(dim) == 0, 1, 1e-9) * 10.0**power
+    scale, factor = low_rank_precision(axes * variances @ axes.T, 0.1, rank)
+    away = (axes[:, 0] * 3 + axes[:, 1] * 0.01) * 10 ** (power / 2)
+    exact = np.sqrt(9 / (0.9 + 0.1 / dim) + 1e-4 / (0.1 / dim))
+    near = away.astype(np.float32)
+    squared = scale * (near @ near) - ((near @ factor) ** 2).sum()
+    assert squared > 0
+    assert float(np.sqrt(squared)) == pytest.approx(exact, rel=1e-3)
+
+
+@pytest.mark.parametrize("rank", [0, DIM, 400])
+def test_a_rank_that_leaves_nothing_out_or_nothing_over_is_refused(rank: int) -> None:
+    with pytest.raises(InputError, match=f"--rank {rank}: 1 to {DIM - 1} for this encoder"):
+        Padim(rank).fit(*good(), GROUPS)
 
 
 def test_padim_with_fewer_images_than_dimensions_borrows_from_other_positions() -> None:

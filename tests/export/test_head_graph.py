@@ -61,7 +61,9 @@ def head_arrays(head: str, groups: int, rows: int, rng: np.random.Generator) -> 
         return arrays | {
             "patch_projection": np.eye(DIM, dtype=np.float32) + 0.1 * normal(DIM, DIM),
             "patch_means": 120 + 20 * normal(groups, places, DIM),
-            "patch_factors": 0.1 * normal(groups, places, DIM, DIM),
+            "patch_factors": 0.1 * normal(groups, places, DIM, min(DIM, 1 + rows % DIM)),
+            # Of groups in turn: as of a full covariance, and as of a low-rank one.
+            "patch_scales": (1 + np.abs(normal(groups, places))) * (np.arange(groups)[:, None] % 2).astype(np.float32),
         }
     vectors, owner = normal(DIM, rows), np.arange(rows) % groups
     penalty = np.where(np.arange(groups)[:, None] != owner, -OTHER_GROUP_PENALTY, 0)
@@ -73,7 +75,9 @@ def reference_distances(head: str, arrays: Arrays, patches: Any, group: int) -> 
     """Distances [P] of one image of a known group, row by row, in float64."""
     if head == "padim":
         x = patches @ arrays["patch_projection"].astype(float) - arrays["patch_means"][group]
-        return np.array([np.linalg.norm(x[p] @ arrays["patch_factors"][group, p].astype(float)) for p in range(len(x))])
+        taken = np.einsum("pd,pdk->pk", x, arrays["patch_factors"][group].astype(float))
+        scaled = arrays["patch_scales"][group] * (x**2).sum(axis=1)
+        return np.sqrt(np.abs(scaled - (taken**2).sum(axis=1)))
     z = (patches - arrays["patch_mean"]) @ arrays["patch_projection"].astype(float)
     bank = arrays["bank"].astype(float)
     squared = (z**2).sum(1)[:, None] - 2 * z @ bank[:DIM] - bank[DIM] - bank[DIM + 1 + group]

@@ -13,7 +13,6 @@ from orinspect_edge_runtime.bench.plan import BenchOptions
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import RecipeError
 from orinspect_edge_runtime.golden import Arrays, head_arrays
-from orinspect_edge_runtime.heads import head_inputs
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.scorers import SCORERS
 
@@ -38,8 +37,8 @@ def find_subject(bundle: Bundle, options: BenchOptions, golden: Arrays) -> Subje
     scorer = SCORERS[recipe.scorer]
     if not scorer.has_map:
         raise RecipeError(f"recipe {options.recipe!r} has no head in the graph; name a patchcore or padim recipe")
-    names = [spec.name for spec in head_inputs(scorer.head, bundle.manifest.encoder)]
-    return Subject(scorer.head, {name: recipe.arrays[name] for name in names}, recipe)
+    inputs = bundle.manifest.graph(recipe.precision, scorer.head).inputs[1:]
+    return Subject(scorer.head, {spec.name: recipe.arrays[spec.name] for spec in inputs}, recipe)
 
 
 def open_subject(bundle: Bundle, precision: str, subject: Subject, options: BenchOptions) -> Backend:

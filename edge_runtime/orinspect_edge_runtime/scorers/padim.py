@@ -1,23 +1,26 @@
 """PaDiM (Defard et al. 2020, arXiv 2011.08785): one Gaussian of the patch features for each position and group.
 
 Patches of many dimensions are first projected onto fewer by a random matrix with orthonormal columns (Kim et al. 2021,
-arXiv 2105.14737), which keeps more of the distances than a random choice of dimensions does.
+arXiv 2105.14737), which keeps more of the distances than a random choice of dimensions does. A rank makes the covariances
+low-rank ones: what differs at a place along its few main directions, and the same variance along all others.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orinspect_edge_runtime.gaussian import precision_factor
+from orinspect_edge_runtime.errors import InputError
+from orinspect_edge_runtime.gaussian import low_rank_precision, precision_factor
 from orinspect_edge_runtime.groups import members
 from orinspect_edge_runtime.heads import projected_dim
 from orinspect_edge_runtime.in_order import in_order
+from orinspect_edge_runtime.manifest import TensorSpec
 
 Floats = NDArray[np.float32]
 # Positions whose covariances are held in float64 at a time: 3 matrices x 16 positions x 152 x 152 x 8 bytes = 9 MB.
@@ -27,14 +30,18 @@ CORES = len(os.sched_getaffinity(0))
 
 @dataclass(frozen=True)
 class Padim:
-    """A patch's distance is |(x @ projection - mean) @ factor|, a Mahalanobis one; the image's score is the largest.
+    """A patch's distance is a Mahalanobis one of its projection (heads.py); the image's score is the largest.
 
     shrinkage: share of a scaled identity in each covariance. pooling: with fewer images than dimensions a position's
     covariance is moreover drawn towards the mean one of all positions, up to this share of it as the images vanish.
-    Memory: the arrays, 4 bytes x groups x P x R x (R + 1): 13 MB a group at 144 positions of 152 dimensions; beside
-    them a tenth of that, two copies of the patches of POSITIONS positions, and the projected patches if R < D.
+    rank: columns of the factors, 1 to R - 1; None for full covariances, whose factors have R. With so few images that a
+    covariance has no more eigenvalues of its own (n - 1), a low-rank one of the same pooling is the full one.
+    Memory: the arrays, 4 bytes x groups x P x (R + 1) x columns: 13 MB a group at 144 positions of 152 dimensions, 1.5 MB
+    at rank 16; beside them 9 MB a core, two copies of the patches of POSITIONS positions, and the projected patches if
+    R < D.
     """
 
+    rank: int | None = None
     shrinkage: float = 0.1
     pooling: float = 0.5
     name: ClassVar[str] = "padim"
@@ -51,31 +58,38 @@ class Padim:
         seed: int = 0,
         progress: Callable[[float], None] | None = None,
     ) -> dict[str, NDArray[Any]]:
-        """`patch_projection` float32 [D, R], `patch_means` [G, P, R] and `patch_factors` [G, P, R, R].
+        """`patch_projection` float32 [D, R], `patch_means` [G, P, R], `patch_factors` [G, P, R, columns] and
+        `patch_scales` [G, P].
 
-        The seed draws the projection, unless R = D: it is then the identity.
+        The seed draws the projection, unless R = D: it is then the identity. Raises InputError for a rank beyond R - 1.
         """
         projection = _projection(patches.shape[2], seed)
         patches = _projected(patches, projection)
         _, positions, dim = patches.shape
         means = np.empty((n_groups, positions, dim), np.float32)
-        factors = np.empty((n_groups, positions, dim, dim), np.float32)
+        factors = np.empty((n_groups, positions, dim, _columns(self.rank, dim)), np.float32)
+        scales = np.empty((n_groups, positions), np.float32)
         for group in range(n_groups):
-            for place, mean, factor in self._gaussians(patches, members(groups, group)):
-                means[group, place], factors[group, place] = mean, factor
+            for place, *gaussian in self._gaussians(patches, members(groups, group)):
+                means[group, place], factors[group, place], scales[group, place] = gaussian
                 if progress is not None:
                     progress((group + min(place.stop, positions) / positions) / n_groups)
-        return {"patch_projection": projection, "patch_means": means, "patch_factors": factors}
+        arrays = {"patch_projection": projection, "patch_means": means}
+        return arrays | {"patch_factors": factors, "patch_scales": scales}
 
-    def _gaussians(self, patches: Floats, rows: NDArray[np.intp]) -> Iterator[tuple[slice, Floats, Floats]]:
-        """Means [p, R] and factors [p, R, R] of POSITIONS positions after the other, of some images."""
+    def _gaussians(self, patches: Floats, rows: NDArray[np.intp]) -> Iterator[tuple[slice, Floats, Floats, Floats]]:
+        """Means [p, R], factors [p, R, columns] and scales [p] of POSITIONS positions after the other, of some images."""
         _, positions, dim = patches.shape
         weight = self.pooling * max(0.0, 1 - len(rows) / dim)
         pooled = _mean_covariance(patches, rows) if weight > 0 else 0.0
 
-        def fit(place: slice) -> tuple[Floats, Floats]:
+        def fit(place: slice) -> tuple[Floats, Floats, Floats]:
             mean, covariance = _moments(patches[rows, place])
-            return mean, precision_factor((1 - weight) * covariance + weight * pooled, self.shrinkage)
+            covariance = (1 - weight) * covariance + weight * pooled
+            if self.rank is None:
+                return mean, precision_factor(covariance, self.shrinkage), np.zeros(len(mean), np.float32)
+            scale, factor = low_rank_precision(covariance, self.shrinkage, self.rank)
+            return mean, factor, scale
 
         places = (slice(begin, begin + POSITIONS) for begin in range(0, positions, POSITIONS))
         for place, fitted in in_order(fit, places, threads=CORES, ahead=CORES):
@@ -87,13 +101,39 @@ class Padim:
         """Largest patch distance float32 [N], and all of them float32 [N, P]."""
         patches = _projected(patches, arrays["patch_projection"])
         distances = np.empty(patches.shape[:2], np.float32)
+        # Recipes of older graphs have none.
+        all_scales = arrays.get("patch_scales", np.zeros(arrays["patch_means"].shape[:2], np.float32))
         for group in np.unique(groups):
             rows = np.flatnonzero(np.asarray(groups) == group)
-            means, factors = arrays["patch_means"][group], arrays["patch_factors"][group]
+            means, factors, scales = arrays["patch_means"][group], arrays["patch_factors"][group], all_scales[group]
             for position in range(patches.shape[1]):
-                whitened = (patches[rows, position] - means[position]) @ factors[position]
-                distances[rows, position] = np.sqrt(np.einsum("nd,nd->n", whitened, whitened))
+                centred = patches[rows, position] - means[position]
+                squared = scales[position] * _squares(centred) - _squares(centred @ factors[position])
+                distances[rows, position] = np.sqrt(np.abs(squared))
         return distances.max(axis=1), distances
+
+
+def check_rank(rank: int | None, inputs: Sequence[TensorSpec]) -> None:
+    """Raise InputError when a graph with these inputs takes no factors of that rank."""
+    shape = next(tensor.shape for tensor in inputs if tensor.name == "patch_factors")
+    _columns(rank, int(shape[2]))
+    if rank is not None and isinstance(shape[3], int):
+        raise InputError(
+            f"--rank {rank}: this bundle's padim graphs take full covariances only: leave --rank away, or export again"
+        )
+
+
+def _columns(rank: int | None, dim: int) -> int:
+    if rank is not None and not 0 < rank < dim:
+        raise InputError(
+            f"--rank {rank}: 1 to {dim - 1} for this encoder; without --rank all {dim} dimensions are kept"
+        )
+    return rank or dim
+
+
+def _squares(vectors: Floats) -> Floats:
+    """Squared length of each row."""
+    return np.asarray(np.einsum("nd,nd->n", vectors, vectors), np.float32)
 
 
 def _projection(dim: int, seed: int) -> Floats:

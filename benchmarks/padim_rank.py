@@ -10,9 +10,9 @@ random projection onto R dimensions, of as many numbers as the rank before it; t
 cells tested), one of each of ten classes of Fashion-MNIST against the other nine (mean over the classes), two of each
 texture, there with AUPRO up to 0.3 of maps that heads.py's formula draws.
 
-costs: megabytes a group at 144 places and at 1,024; the fit of 200 cells by the scorer alone (seconds of the processor and of
-the clock, least of three in turns, on the cores that the conditions name; the peak of what numpy holds beside the features);
-the graph for one frame on one thread (milliseconds of the processor, medians, in turns).
+costs: megabytes a group at 144 places and at 1,024; the fit of 200 cells by the scorer alone (seconds of the processor and
+of the clock, least of three in turns, on the cores that the conditions name; the peak of what numpy holds beside the
+features); the graph for one frame on one thread (milliseconds of the processor, medians, in turns).
 """
 
 from __future__ import annotations

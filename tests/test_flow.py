@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -14,14 +16,19 @@ from PIL import Image
 pytest.importorskip("torch", reason="the journey needs the train and export extras")
 
 from orinspect_edge_runtime import Bundle, Detector
+from orinspect_edge_runtime import manifest as manifests
 from orinspect_edge_runtime.backends import open_backend
+from orinspect_edge_runtime.bundle import GOLDEN, MANIFEST
 from orinspect_edge_runtime.features import extract, score_features
 from orinspect_edge_runtime.heads import neutral_inputs
+from orinspect_edge_runtime.manifest import FileEntry
 from orinspect_edge_runtime.preprocess import read_frame
 from orinspect_edge_runtime.scorers import SCORERS
 from orinspect_edge_runtime.tiling import view_of
 
 SIZE = 64
+# A recipe of padim with low-rank covariances.
+RANKED = "padim-of-rank-8"
 
 
 def orinspect(*arguments: str | Path) -> str:
@@ -59,35 +66,48 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     orinspect("export", folder / "run", "--out", folder / "bundle", "--calibration", good, *budget)
     for scorer in SCORERS:
         orinspect("fit", folder / "bundle", good, "--recipe", scorer, "--scorer", scorer, "--false-alarm", "0.05")
+    orinspect(
+        "fit", folder / "bundle", good, "--recipe", RANKED, "--scorer", "padim", "--rank", "8", "--false-alarm", "0.05"
+    )
     return folder
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
-def test_every_scorer_finds_scratches(place: Path, scorer: str) -> None:
-    found = json.loads(orinspect("evaluate", place / "bundle", place / "data", "--recipe", scorer, "--json"))
+@pytest.mark.parametrize("name", [*SCORERS, RANKED])
+def test_every_recipe_finds_scratches(place: Path, name: str) -> None:
+    found = json.loads(orinspect("evaluate", place / "bundle", place / "data", "--recipe", name, "--json"))
     assert found["auroc"] > 0.95
     assert (found["good_images"], found["defective_images"]) == (15, 15)
 
 
-@pytest.mark.parametrize("scorer", SCORERS)
-def test_the_graph_scores_as_numpy_does(place: Path, scorer: str) -> None:
+@pytest.mark.parametrize("name", [*SCORERS, RANKED])
+def test_the_graph_scores_as_numpy_does(place: Path, name: str) -> None:
     bundle = Bundle.open(place / "bundle")
-    recipe, preprocess = bundle.recipe(scorer), bundle.manifest.preprocess
-    spec = bundle.manifest.graph("fp32", SCORERS[scorer].head)
+    recipe, preprocess = bundle.recipe(name), bundle.manifest.preprocess
+    scorer = SCORERS[recipe.scorer]
+    spec = bundle.manifest.graph("fp32", scorer.head)
     frames = [read_frame(path, preprocess) for path in sorted((place / "data/test").rglob("*.png"))]
     with open_backend(bundle.read(spec.file), spec) as backend:
         backend.set_inputs(neutral_inputs(spec.head, bundle.manifest.encoder))
         features = extract(backend, frames, view_of(None, bundle.manifest))
-    expected, groups = score_features(SCORERS[scorer], recipe.arrays, features)
-    with Detector.load(bundle, scorer) as detector:
+    expected, groups = score_features(scorer, recipe.arrays, features)
+    with Detector.load(bundle, name) as detector:
         verdicts = [detector(frame) for frame in frames]
     np.testing.assert_allclose([v.score for v in verdicts], expected, rtol=2e-3, atol=2e-3)
     assert [v.group for v in verdicts] == groups.tolist()
 
 
-@pytest.mark.parametrize("scorer", ["patchcore", "padim"])
-def test_the_heat_map_is_hot_on_the_scratch(place: Path, scorer: str) -> None:
-    with Detector.load(place / "bundle", scorer) as detector:
+def test_a_rank_makes_the_recipe_and_what_the_graph_reads_smaller(place: Path) -> None:
+    bundle = Bundle.open(place / "bundle")
+    full, ranked = (bundle.recipe(name).arrays for name in ("padim", RANKED))
+    assert ranked["patch_factors"].shape[2:] == (full["patch_factors"].shape[2], 8)
+    sizes = {name: bundle.manifest.files[bundle.manifest.recipes[name]].bytes for name in ("padim", RANKED)}
+    assert sizes[RANKED] < 0.4 * sizes["padim"]
+    assert "padim of rank 8" in orinspect("recipe", "list", place / "bundle")
+
+
+@pytest.mark.parametrize("name", ["patchcore", "padim", RANKED])
+def test_the_heat_map_is_hot_on_the_scratch(place: Path, name: str) -> None:
+    with Detector.load(place / "bundle", name) as detector:
         verdict = detector(place / "data/test/scratch/000.png")
     assert verdict.anomaly_map is not None
     assert verdict.anomaly_map.shape == (SIZE, SIZE)
@@ -135,3 +155,57 @@ def test_a_recipe_of_another_graph_is_refused(place: Path, tmp_path: Path) -> No
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "another fp32 graph; fit it again" in done.stderr
+
+
+def test_a_bundle_of_before_ranks_takes_full_covariances_and_says_that_it_takes_no_others(
+    place: Path, tmp_path: Path
+) -> None:
+    """Its graph has no scales, and as many columns in a factor as dimensions."""
+    bundle, good = Bundle.open(place / "bundle"), place / "data/train/good"
+    older, recipe = older_bundle(bundle, tmp_path / "bundle"), bundle.recipe("padim")
+    graph = older.manifest.files[older.manifest.graph("fp32", "padim").file].sha256
+    arrays = {name: array for name, array in recipe.arrays.items() if name != "patch_scales"}
+    older.add_recipe(dataclasses.replace(recipe, name="kept", graph_sha256=graph, arrays=arrays))
+    orinspect("fit", older.path, good, "--recipe", "new", "--scorer", "padim", "--false-alarm", "0.05")
+    pictures = sorted((place / "data/test").rglob("*.png"))[:4]
+    found = []
+    for path, name in ((bundle.path, "padim"), (older.path, "kept"), (older.path, "new")):
+        with Detector.load(path, name, threads=1) as detector:
+            found.append([detector(picture).score for picture in pictures])
+    assert found[0] == found[1] == found[2]
+    refused = ["fit", str(older.path), str(good), "--scorer", "padim", "--rank", "8"]
+    done = subprocess.run(
+        [sys.executable, "-m", "orinspect_edge_runtime.cli", *refused], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "this bundle's padim graphs take full covariances only: leave --rank away, or export again" in done.stderr
+
+
+def older_bundle(bundle: Bundle, folder: Path) -> Bundle:
+    """The fp32 graphs of a bundle, that of padim without the input `patch_scales`."""
+    import onnx
+
+    specs = [bundle.manifest.graph("fp32", head) for head in ("patchcore", "padim")]
+    contents = {spec.file: bundle.read(spec.file) for spec in specs}
+    padim = onnx.load_from_string(contents[specs[1].file])
+    inputs = {value.name: value for value in padim.graph.input}
+    positions, dim = (inputs["patch_factors"].type.tensor_type.shape.dim[axis].dim_value for axis in (1, 2))
+    padim.graph.input.remove(inputs["patch_scales"])
+    padim.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros((1, positions), np.float32), "patch_scales"))
+    inputs["patch_factors"].type.tensor_type.shape.dim[3].dim_value = dim
+    contents[specs[1].file] = padim.SerializeToString()
+    shapes = {"patch_factors": ("groups", positions, dim, dim)}
+    kept = [
+        dataclasses.replace(tensor, shape=shapes.get(tensor.name, tensor.shape))
+        for tensor in specs[1].inputs
+        if tensor.name != "patch_scales"
+    ]
+    graphs = (specs[0], dataclasses.replace(specs[1], inputs=tuple(kept)))
+    contents[GOLDEN] = bundle.read(GOLDEN)
+    files = {name: FileEntry(hashlib.sha256(content).hexdigest(), len(content)) for name, content in contents.items()}
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    manifest = dataclasses.replace(bundle.manifest, graphs=graphs, files=files, recipes={})
+    (folder / MANIFEST).write_bytes(manifests.to_bytes(manifest))
+    return Bundle.open(folder)

@@ -170,6 +170,8 @@ def _tell(fitted: Recipe, manifest: Manifest) -> None:
     if bank := _bank_of(fitted.arrays):
         radius = " and ".join(f"{value:.2f}" for value in bank["bank_radius"])
         click.echo(f"memory bank of {bank['bank_rows']} patches; covering radius {radius}")
+    if (factors := fitted.arrays.get("patch_factors")) is not None:
+        click.echo(f"covariances {_rank_of(fitted)}: {factors.nbytes / 1e6:.1f} MB")
     if later := fitted.good_images - len(fitted.calibration_scores):
         click.echo(f"fitted on {len(fitted.calibration_scores)} images; what it lacked of {later} others was added")
     click.echo(f"threshold {fitted.threshold:.3f}: {fitted.false_alarm_note}")
@@ -187,6 +189,14 @@ def _tell(fitted: Recipe, manifest: Manifest) -> None:
     click.echo(f"fitted on {fitted.backend}")
 
 
+def _rank_of(fitted: Recipe) -> str:
+    from orinspect_edge_runtime.scorers.padim import rank_of
+
+    dim = fitted.arrays["patch_factors"].shape[2]
+    rank = rank_of(fitted.arrays)
+    return f"of {dim} dimensions, full" if rank is None else f"of rank {rank} in {dim} dimensions"
+
+
 def _tell_tiles(fitted: Recipe, manifest: Manifest) -> None:
     from orinspect_edge_runtime.tiling import view_of
 
@@ -196,8 +206,10 @@ def _tell_tiles(fitted: Recipe, manifest: Manifest) -> None:
 
 def _shown(fitted: Recipe) -> dict[str, Any]:
     """The recipe for --json."""
+    from orinspect_edge_runtime.scorers.padim import rank_of
+
     plain = {f.name: getattr(fitted, f.name) for f in dataclasses.fields(fitted) if f.name not in HIDDEN}
-    return plain | _bank_of(fitted.arrays) | _defects_of(fitted) | _parts_of(fitted)
+    return plain | {"rank": rank_of(fitted.arrays)} | _bank_of(fitted.arrays) | _defects_of(fitted) | _parts_of(fitted)
 
 
 def _parts_of(fitted: Recipe) -> dict[str, Any]:

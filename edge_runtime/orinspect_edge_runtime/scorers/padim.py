@@ -8,7 +8,7 @@ low-rank ones: what differs at a place along its few main directions, and the sa
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -121,6 +121,12 @@ def check_rank(rank: int | None, inputs: Sequence[TensorSpec]) -> None:
         raise InputError(
             f"--rank {rank}: this bundle's padim graphs take full covariances only: leave --rank away, or export again"
         )
+
+
+def rank_of(arrays: Mapping[str, NDArray[Any]]) -> int | None:
+    """Rank of a recipe's covariances, None when they are full or it has none."""
+    dim, columns = arrays["patch_factors"].shape[2:] if "patch_factors" in arrays else (0, 0)
+    return columns if columns < dim else None
 
 
 def _columns(rank: int | None, dim: int) -> int:

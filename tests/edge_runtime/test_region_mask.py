@@ -24,6 +24,7 @@ from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec
 from orinspect_edge_runtime.recipe_edit import mark_good
 from orinspect_edge_runtime.region_mask import RegionMask, inspected_patches, on_all_patches, read_region
 from orinspect_edge_runtime.scorers import SCORERS
+from orinspect_edge_runtime.scorers.padim import Padim
 
 SIDE, CELL = 32, 8
 
@@ -79,10 +80,10 @@ def test_the_bank_holds_inspected_patches_only_also_after_an_edit(bundle: Bundle
     assert inspected[origin[:, 1]].all(), "outside there is nothing to learn"
 
 
-def test_gaussians_outside_are_at_distance_zero_for_every_patch() -> None:
+@pytest.mark.parametrize("scorer", [Padim(), Padim(2)])
+def test_gaussians_outside_are_at_distance_zero_for_every_patch(scorer: Padim) -> None:
     rng = np.random.default_rng(0)
     patches, inspected = rng.standard_normal((12, 16, 3), np.float32), inspected_patches(left_half(), (4, 4))
-    scorer = SCORERS["padim"]
     part = scorer.fit(np.zeros((12, 9), np.float32), patches[:, inspected], np.zeros(12, int), 1)
     whole = on_all_patches(dict(part), inspected)
     scores, distances = scorer.raw_scores(whole, np.zeros((12, 9), np.float32), patches, np.zeros(12, int))

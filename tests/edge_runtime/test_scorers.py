@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,13 +12,13 @@ from hypothesis import strategies as st
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.gaussian import low_rank_precision, precision_factor
 from orinspect_edge_runtime.heads import MOST_PROJECTED, OTHER_GROUP_PENALTY, head_inputs
-from orinspect_edge_runtime.manifest import EncoderSpec
+from orinspect_edge_runtime.manifest import EncoderSpec, TensorSpec
 from orinspect_edge_runtime.metrics import auroc
 from orinspect_edge_runtime.scorers import SCORERS
 from orinspect_edge_runtime.scorers import patchcore as patchcore_module
 from orinspect_edge_runtime.scorers.knn import Knn
 from orinspect_edge_runtime.scorers.mahalanobis import Mahalanobis
-from orinspect_edge_runtime.scorers.padim import Padim
+from orinspect_edge_runtime.scorers.padim import Padim, check_rank
 from orinspect_edge_runtime.scorers.patchcore import PatchCore, bank_columns, nearest_distances
 
 IMAGES, ROWS, COLUMNS, DIM, EMBEDDING, GROUPS = 60, 3, 4, 6, 10, 2
@@ -248,6 +250,33 @@ def test_a_low_rank_distance_loses_few_digits_to_cancellation(seed: int, power: 
 def test_a_rank_that_leaves_nothing_out_or_nothing_over_is_refused(rank: int) -> None:
     with pytest.raises(InputError, match=f"--rank {rank}: 1 to {DIM - 1} for this encoder"):
         Padim(rank).fit(*good(), GROUPS)
+
+
+@pytest.mark.parametrize(
+    ("rank", "columns", "message"),
+    [
+        (4, DIM, "--rank 4: this bundle's padim graphs take full covariances only"),
+        (DIM, "factor_columns", f"--rank {DIM}: 1 to {DIM - 1} for this encoder"),
+        (4, "factor_columns", None),
+        (None, DIM, None),
+        (None, "factor_columns", None),
+    ],
+)
+def test_a_graph_says_which_ranks_it_takes(rank: int | None, columns: int | str, message: str | None) -> None:
+    """Before any image is looked at."""
+    factors = TensorSpec("patch_factors", "float32", ("groups", POSITIONS, DIM, columns))
+    inputs = [factors if spec.name == factors.name else spec for spec in head_inputs("padim", ENCODER)]
+    with contextlib.nullcontext() if message is None else pytest.raises(InputError, match=message):
+        check_rank(rank, inputs)
+
+
+def test_recipes_of_before_scales_score_as_they_did() -> None:
+    embeddings, patches, groups = good()
+    arrays = fitted("padim")
+    assert not arrays.pop("patch_scales").any()
+    _, distances = SCORERS["padim"].raw_scores(arrays, embeddings, patches, groups)
+    away = patches[0, 0] - arrays["patch_means"][groups[0], 0]
+    assert distances[0, 0] == pytest.approx(np.linalg.norm(away @ arrays["patch_factors"][groups[0], 0]), rel=1e-5)
 
 
 def test_padim_with_fewer_images_than_dimensions_borrows_from_other_positions() -> None:

@@ -103,6 +103,11 @@ def test_a_rank_makes_the_recipe_and_what_the_graph_reads_smaller(place: Path) -
     sizes = {name: bundle.manifest.files[bundle.manifest.recipes[name]].bytes for name in ("padim", RANKED)}
     assert sizes[RANKED] < 0.4 * sizes["padim"]
     assert "padim of rank 8" in orinspect("recipe", "list", place / "bundle")
+    predicted = [
+        json.loads(orinspect("predict", place / "bundle", "--head", "padim", *size, "--json"))["latency_ms"]["value"]
+        for size in ((), ("--size", "factor_columns=8"))
+    ]
+    assert predicted[1] < predicted[0], "without a size covariances are full"
 
 
 @pytest.mark.parametrize("name", ["patchcore", "padim", RANKED])

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orinspect_edge_runtime.errors import InputError
+from orinspect_edge_runtime.manifest import GraphSpec
 from orinspect_jetson.predictor.layers import LayerTable, published_tables, read_table
 
 # Sizes of a bundle's free axes when no one says them: one kind of good image, a usual memory bank.
@@ -46,5 +47,11 @@ def _bundle(path: Path, head: str | None, sizes: Mapping[str, int]) -> LayerTabl
     if not found:
         raise InputError(f"{path} has no head {wanted!r} (it has: {', '.join(heads)})")
     resident = frozenset(tensor.name for tensor in found[0].inputs if tensor.name != FRAMES)
-    table = read_onnx(path / found[0].file, resident, sizes)
+    table = read_onnx(path / found[0].file, resident, {**_full_covariances(found[0]), **sizes})
     return replace(table, name=f"{path.name} ({wanted})")
+
+
+def _full_covariances(graph: GraphSpec) -> dict[str, int]:
+    """The size of the padim head's own free axis: as many columns as dimensions."""
+    dimensions = [int(tensor.shape[2]) for tensor in graph.inputs if tensor.name == "patch_factors"]
+    return {"factor_columns": dimensions[0]} if dimensions else {}

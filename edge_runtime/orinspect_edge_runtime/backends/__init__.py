@@ -143,8 +143,8 @@ def open_backend(
     throughput: for jobs over many images. The threads then work on an image each, called from as many threads
     (`concurrency`), instead of all on one: more images a second, but a longer wait for each.
 
-    arrays: of the recipe that `set_inputs` will name first, for which the graph may be opened. Other recipes run all the
-    same, if not as fast as in one that was opened for them.
+    arrays: of the recipe that it is opened for, by which the graph may be cut. Other recipes run all the same, if not as
+    fast as in one that was opened for them.
 
     Raises InputError for an unknown name; CheckFailed when an engine was asked for that must not run here.
     """

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("starlette", reason="the extra `watch` is not installed")
@@ -14,8 +16,10 @@ pytest.importorskip("starlette", reason="the extra `watch` is not installed")
 from site_of_tests import wait_for
 
 from orinspect_edge_runtime.errors import CheckFailed, ConfigError
+from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.watch.config import TriggerConfig, WatchConfig, make_config
 from orinspect_edge_runtime.watch.http.choice import FILE, chosen_recipe, keep_choice
+from orinspect_edge_runtime.watch.http.switch import Switch
 from orinspect_edge_runtime.watch.judge import Judge
 from orinspect_edge_runtime.watch.trigger import Trigger
 
@@ -102,3 +106,15 @@ def test_a_trigger_by_http_gets_its_event(open_site: Callable[..., Site]) -> Non
     wait_for(lambda: site.rows == 1)
     (verdict,) = site.get("/api/verdicts")["verdicts"]
     assert (verdict["trigger"], verdict["outcome"]) == ("http", "failed"), "this source has no frame for it"
+
+
+@pytest.mark.parametrize("rank", [None, 2])
+def test_a_part_is_taught_with_the_rank_of_the_recipe_that_runs(
+    rank: int | None, tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    columns = rank or 3
+    recipe = tiny_recipe(scorer="padim", arrays={"patch_factors": np.zeros((1, 16, 3, columns), np.float32)})
+    config = SimpleNamespace(recipe=SimpleNamespace(backend="auto"))
+    watch: Any = SimpleNamespace(judge=SimpleNamespace(product=SimpleNamespace(recipe=recipe)), config=config)
+    options = Switch(watch, tmp_path).fit_options()
+    assert (options.scorer, options.rank) == ("padim", rank)

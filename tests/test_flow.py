@@ -61,9 +61,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw(folder / "data/test/scratch", 15, 2, scratched=True)
     good = folder / "data/train/good"
     orinspect("pretrain", good, "--out", folder / "run", "--epochs", "0", "--size", SIZE)
+    orinspect("student", folder / "run", good, "--out", folder / "taught", "--steps", "100")
     # Forty plates that differ by noise alone have no order to keep: the budget is as loose as they are alike.
     budget = ("--min-rank-correlation", "0.97", "--max-flips", "0.1")
-    orinspect("export", folder / "run", "--out", folder / "bundle", "--calibration", good, *budget)
+    orinspect("export", folder / "taught", "--out", folder / "bundle", "--calibration", good, *budget)
     for scorer in SCORERS:
         orinspect("fit", folder / "bundle", good, "--recipe", scorer, "--scorer", scorer, "--false-alarm", "0.05")
     orinspect(
@@ -110,7 +111,7 @@ def test_a_rank_makes_the_recipe_and_what_the_graph_reads_smaller(place: Path) -
     assert predicted[1] < predicted[0], "without a size covariances are full"
 
 
-@pytest.mark.parametrize("name", ["patchcore", "padim", RANKED])
+@pytest.mark.parametrize("name", ["patchcore", "padim", "student", RANKED])
 def test_the_heat_map_is_hot_on_the_scratch(place: Path, name: str) -> None:
     with Detector.load(place / "bundle", name) as detector:
         verdict = detector(place / "data/test/scratch/000.png")
@@ -131,7 +132,7 @@ def test_a_verdict_does_not_depend_on_other_images(place: Path) -> None:
 
 def test_precisions_agree(place: Path) -> None:
     text = orinspect("check", place / "bundle")
-    assert text.count("ok ") == 6
+    assert text.count("ok ") == 9
     parity = Bundle.open(place / "bundle").manifest.parity
     assert parity["fp16"]["embedding_cosine_min"] > 0.999
     assert parity["int8"]["embedding_cosine_min"] > 0.98

@@ -2,6 +2,7 @@
 
     BUNDLE/manifest.json   see manifest.py
     BUNDLE/graphs/         one ONNX file a head and precision
+    BUNDLE/student.json    what a student in the graphs has learnt from (learnt.py); most bundles have none
     BUNDLE/golden.npz      inputs and outputs that every build must reproduce
     BUNDLE/recipes/        one .npz a recipe, named NAME-DIGEST.npz, and the versions before its edits
     BUNDLE/engines/        TensorRT engines of this device, not part of the manifest (each has a passport)

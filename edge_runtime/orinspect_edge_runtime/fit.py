@@ -28,7 +28,8 @@ from orinspect_edge_runtime.editors import editor_of, reach, taught
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.features import Features, extract, run_all
 from orinspect_edge_runtime.groups import Groups, find_groups
-from orinspect_edge_runtime.heads import neutral_arrays
+from orinspect_edge_runtime.heads import STUDENT, neutral_arrays
+from orinspect_edge_runtime.learnt import fingerprint, learnt_images
 from orinspect_edge_runtime.manifest import GraphSpec
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, fit_to_model
 from orinspect_edge_runtime.recipe import Recipe, aligner_of
@@ -97,11 +98,15 @@ class FitOptions:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What `fit_features` found: all arrays of a recipe, the unseen scores they were normalised by, the threshold."""
+    """What `fit_features` found: all arrays of a recipe, the unseen scores they were normalised by, the threshold.
+
+    calibrating: int [n], the image of each of these scores.
+    """
 
     arrays: dict[str, NDArray[Any]]
     groups: Groups
     calibration: Floats
+    calibrating: NDArray[np.intp]
     threshold: Threshold
     review: Threshold | None
 
@@ -150,11 +155,12 @@ def fit_recipe(
 
 @dataclass(frozen=True)
 class _Seen:
-    """What is kept of some images: their names, features and appearances (appearance.py)."""
+    """What is kept of some images: their names, features, appearances (appearance.py) and fingerprints (learnt.py)."""
 
     names: tuple[str, ...]
     features: Features
     looks: list[Floats]
+    prints: list[str]
 
 
 def _opened(bundle: Bundle, spec: GraphSpec, options: FitOptions) -> Backend:
@@ -164,9 +170,9 @@ def _opened(bundle: Bundle, spec: GraphSpec, options: FitOptions) -> Backend:
 
 
 def _seen(backend: Backend, frames: Iterable[Frame], view: View, placing: Aligner | None) -> _Seen:
-    names, looks = list[str](), list[Floats]()
-    features = extract(backend, _noted(frames, view.spec, names, looks, placing), view)
-    return _Seen(tuple(names), features, looks)
+    names, looks, prints = list[str](), list[Floats](), list[str]()
+    features = extract(backend, _noted(frames, view.spec, names, looks, prints, placing), view)
+    return _Seen(tuple(names), features, looks, prints)
 
 
 def _grown(
@@ -203,9 +209,12 @@ def _fitted(
     """The recipe of the images that are held in memory."""
     inspected = None if mask is None else inspected_patches(mask, bundle.manifest.encoder.grid)
     tiles = parse_tiles(options.tiles, options.tile_overlap)
-    found = fit_features(good.features, options if tiles is None else replace(options, groups=1), progress, inspected)
-    labels = found.groups.labels
-    drift = drift_arrays(good.features.embedding, np.stack(good.looks), labels, found.calibration, options.seed)
+    unseen = _unseen_by_student(bundle, spec, good)
+    chosen = options if tiles is None else replace(options, groups=1)
+    found = fit_features(good.features, chosen, progress, inspected, unseen)
+    labels, kept = found.groups.labels, found.calibrating
+    looks = np.stack(good.looks)[kept]
+    drift = drift_arrays(good.features.embedding[kept], looks, labels[kept], found.calibration, options.seed)
     return Recipe(
         name=name,
         scorer=options.scorer,
@@ -225,7 +234,7 @@ def _fitted(
         | ({} if mask is None else {"mask": mask}),
         calibration_scores=np.sort(found.calibration),
         images=good.names,
-        calibration_images=np.argsort(found.calibration, kind="stable").astype(np.int32),
+        calibration_images=kept[np.argsort(found.calibration, kind="stable")].astype(np.int32),
         review_threshold=None if found.review is None else found.review.value,
         review_alarm=options.review_alarm,
         threshold_rule=options.threshold,
@@ -233,23 +242,51 @@ def _fitted(
     )
 
 
+def _unseen_by_student(bundle: Bundle, spec: GraphSpec, good: _Seen) -> Mask | None:
+    """Which of the images the student in the graph has not learnt from, bool [N]; None without a student.
+
+    Raises InputError when they are too few to find a threshold by.
+    """
+    if spec.head != STUDENT:
+        return None
+    learnt = learnt_images(bundle)
+    unseen = np.array([mark not in learnt for mark in good.prints], bool)
+    if len(unseen) >= FEWEST_IMAGES > unseen.sum():
+        raise InputError(
+            f"the student has learnt from {(~unseen).sum()} of these {len(unseen)} good images, and a threshold needs at "
+            f"least {FEWEST_IMAGES} others, better 50: add good images that  orinspect student  was not given"
+        )
+    return unseen
+
+
 def _noted(
-    frames: Iterable[Frame], spec: PreprocessSpec, names: list[str], looks: list[Floats], placing: Aligner | None
+    frames: Iterable[Frame],
+    spec: PreprocessSpec,
+    names: list[str],
+    looks: list[Floats],
+    prints: list[str],
+    placing: Aligner | None,
 ) -> Iterator[Frame]:
-    """The frames in turn, at the size that is seen; their names, and appearances as they came, are appended to the lists."""
+    """The frames in turn, at the size that is seen; what _Seen keeps of each as it came is appended to the lists."""
     for frame in frames:
         fitted = fit_to_model(frame.pixels, spec)
         names.append(frame.source)
         looks.append(appearance(fitted))
+        prints.append(fingerprint(fitted))
         yield replace(frame, pixels=fitted if placing is None else in_place(frame, placing, spec)[0])
 
 
 def fit_features(
-    features: Features, options: FitOptions, progress: Progress | None = None, inspected: Mask | None = None
+    features: Features,
+    options: FitOptions,
+    progress: Progress | None = None,
+    inspected: Mask | None = None,
+    unseen: Mask | None = None,
 ) -> Fitted:
     """Fit a scorer and its threshold on the features of good images. inspected: bool [P], the patches that count.
 
-    Raises InputError for a single image.
+    unseen: bool [N], the images that may say how unseen ones score; without it all, for each is judged by models that it
+    took no part in. Raises InputError for a single image.
     """
     tell = progress or (lambda share: None)
     count = len(features.embedding)
@@ -263,15 +300,17 @@ def fit_features(
         features = Features(features.embedding, features.patches[:, inspected])
     groups = find_groups(features.embedding, count=options.groups or None, seed=options.seed)
     raw = unseen_scores(scorer, features, groups, FOLDS, options.seed, lambda share: tell(0.7 * share))
-    offset, scale = normalisation(raw, groups)
-    calibration = ((raw - offset[groups.labels]) * scale[groups.labels]).astype(np.float32)
+    kept = np.arange(count) if unseen is None else np.flatnonzero(unseen)
+    raw, told = raw[kept], replace(groups, labels=groups.labels[kept])
+    offset, scale = normalisation(raw, told)
+    calibration = ((raw - offset[told.labels]) * scale[told.labels]).astype(np.float32)
     arrays = fit_scorer(scorer, features, groups.labels, groups.count, options.seed)
     halves = unseen_scores(scorer, features, groups, HALVES, options.seed, lambda share: tell(0.7 + 0.2 * share))
-    offset = offset - head_start(raw, halves, groups)
+    offset = offset - head_start(raw, halves[kept], told)
     arrays |= groups.head_arrays() | {"score_offset": offset, "score_scale": scale}
     if inspected is not None:
         arrays = on_all_patches(arrays, inspected) | {"inspected": inspected}
     tell(1.0)
     rule, asked = options.threshold, options.review_alarm
     review = None if asked is None else calibrated(calibration, asked, rule)
-    return Fitted(arrays, groups, calibration, calibrated(calibration, options.false_alarm, rule), review)
+    return Fitted(arrays, groups, calibration, kept, calibrated(calibration, options.false_alarm, rule), review)

@@ -47,7 +47,7 @@ HIDDEN = frozenset(
 @click.option(
     "--recipe", default="default", show_default=True, help="Name of the recipe; one of that name is replaced."
 )
-@click.option("--scorer", default="patchcore", show_default=True, help="patchcore, padim, knn or mahalanobis.")
+@click.option("--scorer", default="patchcore", show_default=True, help="patchcore, padim, student, knn or mahalanobis.")
 @click.option("--precision", default="fp32", show_default=True, help="Precision the recipe is fitted for and run in.")
 @click.option(
     "--false-alarm", default=0.01, show_default=True, help="Share of good images allowed above the threshold."
@@ -173,7 +173,11 @@ def _tell(fitted: Recipe, manifest: Manifest) -> None:
     if (factors := fitted.arrays.get("patch_factors")) is not None:
         click.echo(f"covariances {_rank_of(fitted)}: {factors.nbytes / 1e6:.1f} MB")
     if later := fitted.good_images - len(fitted.calibration_scores):
-        click.echo(f"fitted on {len(fitted.calibration_scores)} images; what it lacked of {later} others was added")
+        calibrating = len(fitted.calibration_scores)
+        if fitted.scorer == "student":
+            click.echo(f"the student has learnt from {later} images; the threshold rests on the {calibrating} others")
+        else:
+            click.echo(f"fitted on {calibrating} images; what it lacked of {later} others was added")
     click.echo(f"threshold {fitted.threshold:.3f}: {fitted.false_alarm_note}")
     if (review := fitted.review_threshold) is not None:
         if review < fitted.threshold:

@@ -65,7 +65,7 @@ def compare(opened: Backend, spec: GraphSpec, golden: Arrays) -> Replay:
     outputs = [opened.run(frame[None]) for frame in np.asarray(golden["frames"], np.uint8)]
     embedding = np.concatenate([output["embedding"] for output in outputs])
     score = np.concatenate([output["score"] for output in outputs])
-    recorded = [_recorded(golden, name, spec.precision) for name in ("embedding", f"score_{spec.head}")]
+    recorded = [_recorded(golden, name, spec) for name in ("embedding", f"score_{spec.head}")]
     cosine = least_cosine(embedding, recorded[0])
     order = metrics.spearman(score, recorded[1])
     finite = bool(np.isfinite(embedding).all() and np.isfinite(score).all())
@@ -74,8 +74,10 @@ def compare(opened: Backend, spec: GraphSpec, golden: Arrays) -> Replay:
     return Replay(spec.precision, spec.head, cosine, order, finite and good)
 
 
-def _recorded(golden: Arrays, name: str, precision: str) -> NDArray[np.generic]:
-    return golden.get(f"{name}_{precision}", golden[name])
+def _recorded(golden: Arrays, name: str, spec: GraphSpec) -> NDArray[np.generic]:
+    """Of the head's own encoder, where it has one, and in its precision."""
+    own = golden.get(f"{name}_{spec.head}_{spec.precision}")
+    return golden.get(f"{name}_{spec.precision}", golden[name]) if own is None else own
 
 
 def order_is_kept(ours: NDArray[np.generic], theirs: NDArray[np.generic], tolerance: float) -> bool:

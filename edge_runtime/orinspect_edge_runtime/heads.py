@@ -5,7 +5,8 @@ Every graph takes `frames`, uint8 [batch, height, width, 3] (RGB, the model's si
     score        float32 [batch]                 largest patch distance, normalised for the image's group
     anomaly_map  float32 [batch, height, width]  the same scale, upsampled and smoothed
     embedding    float32 [batch, embedding_dim]  mean, maximum and standard deviation of the last stage
-    patches      float32 [batch, P, patch_dim]   P = rows x columns of the grid, before any projection
+    patches      float32 [batch, P, patch_dim]   P = rows x columns of the grid, before any projection; out of a graph
+                                                 with the head `student` what a student does not explain of them
 
 The head's inputs are a recipe's arrays: they stay on the device, so a new part or another recipe needs no new engine.
 G is the number of groups (kinds of good image that the recipe tells apart), M the rows of the memory bank.
@@ -16,6 +17,8 @@ patchcore (Roth et al. 2022, arXiv 2106.08265), on whitened patches z = (x - mea
 padim (Defard et al. 2020, arXiv 2011.08785), on projected patches, c = x_p @ projection - mean[g, p]:
     sqrt |scale[g, p] |c|^2 - |c @ factor[g, p]|^2| with one Gaussian of `projected_dim` dimensions for each position and
     group. Full: scale 0, and a factor of as many columns as dimensions. Low-rank: a scale, and few columns.
+student (after Bergmann et al. 2020, arXiv 1911.02357): padim on the residuals, each patch feature less what a small
+    network inside the graph, trained on good images, foretells of it. Only bundles of a run with a student have it.
 """
 
 from __future__ import annotations
@@ -27,7 +30,11 @@ from numpy.typing import NDArray
 
 from orinspect_edge_runtime.manifest import EncoderSpec, TensorSpec
 
+# What every bundle has.
 HEADS = ("patchcore", "padim")
+STUDENT = "student"
+# Whose operators and inputs each head has; they differ in the patches that they are given.
+DISTANCES = {"patchcore": "patchcore", "padim": "padim", STUDENT: "padim"}
 # Far beyond any squared distance between whitened patches; distances are always computed in float32.
 OTHER_GROUP_PENALTY = 1e6
 # Most dimensions of PaDiM's Gaussians: a factor holds the square of them for every position and group. 256 of them are
@@ -52,9 +59,11 @@ def head_inputs(head: str, encoder: EncoderSpec) -> tuple[TensorSpec, ...]:
         "score_offset": ("groups",),
         "score_scale": ("groups",),
     }
-    if head == "patchcore":
+    if head not in DISTANCES:
+        raise ValueError(f"unknown head {head!r}")
+    if DISTANCES[head] == "patchcore":
         shapes |= {"patch_mean": (dim,), "patch_projection": (dim, dim), "bank": (f"{dim + 1}+groups", "bank_rows")}
-    elif head == "padim":
+    else:
         kept = projected_dim(dim)
         shapes |= {
             "patch_projection": (dim, kept),
@@ -62,8 +71,6 @@ def head_inputs(head: str, encoder: EncoderSpec) -> tuple[TensorSpec, ...]:
             "patch_factors": ("groups", positions, kept, "factor_columns"),
             "patch_scales": ("groups", positions),
         }
-    else:
-        raise ValueError(f"unknown head {head!r}")
     return tuple(TensorSpec(name, "float32", shape) for name, shape in shapes.items())
 
 

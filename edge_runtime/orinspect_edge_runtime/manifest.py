@@ -15,6 +15,8 @@ from orinspect_edge_runtime.preprocess import PreprocessSpec
 
 FORMAT_VERSION = 1
 _DOCUMENT = Document("a bundle's manifest", "copy the bundle again", FORMAT_VERSION, BundleError)
+# Heads that not every bundle has.
+HOW_TO_GET = {"student": ": train one with  orinspect student RUN IMAGES --out RUN2  and export RUN2"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Manifest:
             if (graph.precision, graph.head) == (precision, head):
                 return graph
         have = ", ".join(f"{g.precision} {g.head}" for g in self.graphs)
-        raise BundleError(f"the bundle has no {precision} graph with the head {head!r} (it has: {have})")
+        hint = "" if head in {g.head for g in self.graphs} else HOW_TO_GET.get(head, "")
+        raise BundleError(f"the bundle has no {precision} graph with the head {head!r} (it has: {have}){hint}")
 
     @property
     def precisions(self) -> tuple[str, ...]:

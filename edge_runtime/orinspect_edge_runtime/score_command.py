@@ -106,6 +106,8 @@ def _save_overlay(folder: Path, path: Path, number: int, frame: Any, verdict: An
     from orinspect_edge_runtime.picture_file import to_png
 
     if verdict.anomaly_map is None:
-        raise InputError("this recipe's scorer judges the whole image and has no heat map: fit patchcore or padim")
+        raise InputError(
+            "this recipe's scorer judges the whole image and has no heat map: fit patchcore, padim or student"
+        )
     drawn = draw_overlay(frame.pixels, verdict.anomaly_map, verdict.threshold)
     durable.write_bytes(folder / f"{number:05d}-{path.stem}.png", to_png(drawn))

@@ -22,7 +22,7 @@ LIBRARY = "tensorrt"
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--precision", default="fp16", show_default=True, help="Graph to build from: fp32, fp16 or int8.")
-@click.option("--head", default="patchcore", show_default=True, help="Head of the graph: patchcore or padim.")
+@click.option("--head", default="patchcore", show_default=True, help="Head of the graph: patchcore, padim or student.")
 @click.option("--recipe", help="Tune the engine for this recipe's memory bank; it runs every other recipe as well.")
 @click.option(
     "--batch", default=8, show_default=True, type=click.IntRange(1), help="Largest number of frames in one call."

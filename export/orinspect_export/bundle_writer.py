@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +27,18 @@ def write_bundle(
     parity: dict[str, Any],
     created_with: str,
     page: bytes = b"",
+    beside: Mapping[str, bytes] | None = None,
     replace: bool = False,
     verify: Callable[[Path], None] | None = None,
 ) -> Manifest:
     """Publish the bundle `out` and return its manifest.
 
-    graphs: ONNX bytes by (head, precision). page: HTML for people, beside them. verify: called with the finished
-    folder before it gets its name; what it raises stops the publication. Raises InputError: `out` exists and `replace`
-    is False, or the disk refuses.
+    graphs: ONNX bytes by (head, precision). page: HTML for people, beside them. beside: further files, by name. verify:
+    called with the finished folder before it gets its name; what it raises stops the publication. Raises InputError:
+    `out` exists and `replace` is False, or the disk refuses.
     """
     specs = {key: graph_spec(*key, encoder, preprocess) for key in graphs}
-    contents = {specs[key].file: content for key, content in graphs.items()} | {GOLDEN: golden}
+    contents = {specs[key].file: content for key, content in graphs.items()} | {GOLDEN: golden, **(beside or {})}
     if page:
         contents[PAGE] = page
     files = {name: FileEntry(hashlib.sha256(content).hexdigest(), len(content)) for name, content in contents.items()}

@@ -118,13 +118,13 @@ def _print_parity(parity: dict[str, Any]) -> None:
     rows = {name: figures for name, figures in parity.items() if "embedding_cosine_min" in figures}
     if not rows:
         return
-    click.echo("against fp32   embedding cosine      patch cosine          scores      verdicts  layers kept")
-    click.echo("               mean      least       mean      least       rank        flipped")
+    click.echo("against fp32      embedding cosine      patch cosine          scores      verdicts  layers kept")
+    click.echo("                  mean      least       mean      least       rank        flipped")
     for name, row in rows.items():
         cosines = [row[f"{what}_cosine_{how}"] for what in ("embedding", "patch") for how in ("mean", "min")]
         figures = "  ".join(f"{value:8.5f}" for value in cosines)
         rank = "-" if row["score_rank_correlation"] is None else f"{row['score_rank_correlation']:.4f}"
         kept = f"{len(row['kept'])} of {row['layers']} in {row['kept_in']}"
-        click.echo(f"{name:13}{figures}  {rank:>8}  {row['verdict_flips']:11.1%}  {kept}")
+        click.echo(f"{name:16}{figures}  {rank:>8}  {row['verdict_flips']:11.1%}  {kept}")
         for layer, reason in row["warnings"].items():
             click.echo(f"{name}: {layer}: {reason}", err=True)

@@ -2,35 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orinspect_edge_runtime import learnt
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import CheckFailed, InputError
 from orinspect_edge_runtime.golden import read_golden, replay
-from orinspect_edge_runtime.heads import HEADS
-from orinspect_edge_runtime.manifest import Manifest
+from orinspect_edge_runtime.heads import HEADS, STUDENT
+from orinspect_edge_runtime.manifest import GraphSpec, Manifest
 from orinspect_edge_runtime.preprocess import list_images
 from orinspect_edge_runtime.report import render
 from orinspect_export.bundle_writer import write_bundle
 from orinspect_export.calibration import CALIBRATORS
 from orinspect_export.compiler import compile_report
-from orinspect_export.decisions import Budget, features_of
-from orinspect_export.gate_journal import GateJournal
+from orinspect_export.decisions import Budget
+from orinspect_export.fused import Fused, fuse
 from orinspect_export.golden import golden_arrays, golden_of_precision, to_npz
-from orinspect_export.graph import EncoderGraph, export_encoder
-from orinspect_export.head_graph import attach_head, graph_spec
+from orinspect_export.graph import EncoderGraph, export_encoder, export_student
+from orinspect_export.head_graph import graph_spec
 from orinspect_export.images import ExportImages, choose_images
-from orinspect_export.lowering import lower_precisions
 from orinspect_export.modelopt import METHODS
-from orinspect_export.parity import compare
 from orinspect_export.precision_page import precision_page
 
 if TYPE_CHECKING:
-    import onnx
+    pass
 
 PRECISIONS = ("fp32", "fp16", "int8")
 # For computers without an NVIDIA GPU: TensorRT takes no graph of this layout.
@@ -80,7 +79,7 @@ class ExportOptions:
 class Exported:
     """What an export made. builds: the compiler's layers, seconds and megabytes by `HEAD PRECISION`, if asked for.
 
-    refused: the precisions that were left out, and why.
+    refused: the precisions that were left out, and why; `student PRECISION` where only the student's graph was.
     """
 
     manifest: Manifest
@@ -105,27 +104,29 @@ def export_run(
     # Told before the minute that tracing may take.
     list_images([calibration])
     encoder = export_encoder(run, turns=options.turns)
+    student = export_student(run, encoder)
     tell(0.15)
     images = choose_images(calibration, encoder.preprocess, options.seed)
     tell(0.25)
-    journal = GateJournal(out.with_name(f".{out.name}.gate.jsonl"), _measured_on(encoder, images, options))
-    lowered = lower_precisions(encoder, images, options, lambda share: tell(0.25 + 0.45 * share), journal.remember)
-    wanted = tuple(name for name in options.precisions if name not in lowered.refused)
+    middle = 0.7 if student is None else 0.45
+    every = fuse(encoder, HEADS, images, options, out, lambda share: tell(0.25 + (middle - 0.25) * share))
+    wanted = tuple(name for name in options.precisions if name not in every.lowered.refused)
     if not wanted:
-        raise CheckFailed(next(iter(lowered.refused.values())))
-    models = {"fp32": encoder.model} | lowered.models
-    graphs = {
-        (head, precision): attach_head(model, head, encoder.spec, encoder.preprocess).SerializeToString()
-        for precision, model in models.items()
-        for head in HEADS
-    }
+        raise CheckFailed(next(iter(every.lowered.refused.values())))
+    fused = [every]
+    if student is not None:
+        # By itself, so that what every bundle has is as it would be without a student.
+        own = fuse(student.encoder, (STUDENT,), images, options, out, lambda share: tell(0.45 + 0.25 * share))
+        fused.append(own.only(every.models))
+    graphs = {key: graph for one in fused for key, graph in one.graphs().items()}
     builds = _build_all(graphs) if options.verify_compiler else {}
     golden = to_npz(_golden(encoder, graphs, images, options.seed))
     tell(0.8)
-    parity = _parity(models, images, options.seed, lowered.notes)
+    parity = _parity(fused, images, options.seed)
+    refused = {name: why for one in fused for name, why in one.refused.items()}
     tell(0.9)
     made_by = f"orinspect {version('orinspect')}"
-    page = precision_page(encoder.spec.name, parity, _megabytes(graphs), lowered.refused)
+    page = precision_page(encoder.spec.name, parity, _megabytes(graphs), refused)
     manifest = write_bundle(
         out,
         encoder.spec,
@@ -134,59 +135,42 @@ def export_run(
         golden=golden,
         parity={name: value for name, value in parity.items() if name != "activations"},
         page=render(page),
+        beside={} if student is None else {learnt.FILE: learnt.to_bytes(student.learnt)},
         created_with=made_by,
         replace=options.replace,
         verify=_verify,
     )
-    journal.drop()
+    for one in fused:
+        one.journal.drop()
     tell(1.0)
-    return Exported(manifest, tuple(s.reason for s in images.skipped), builds, lowered.refused)
-
-
-def _measured_on(encoder: EncoderGraph, images: ExportImages, options: ExportOptions) -> bytes:
-    """What the gate's measurements depend on; the budget is none of it."""
-    labelled = [] if options.labelled is None else list_images([options.labelled])
-    files = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in labelled]
-    stated = repr(
-        (version("orinspect"), options.calibrator_in_use, str(options.modelopt), options.seed, files)
-    ).encode()
-    return b"".join(
-        [stated, encoder.model.SerializeToString(), images.calibration.tobytes(), images.held_out.tobytes()]
-    )
+    return Exported(manifest, tuple(s.reason for s in images.skipped), builds, refused)
 
 
 def _golden(
     encoder: EncoderGraph, graphs: dict[tuple[str, str], bytes], images: ExportImages, seed: int
 ) -> dict[str, Any]:
-    made = {
-        precision: {
-            head: (graphs[head, precision], graph_spec(head, precision, encoder.spec, encoder.preprocess))
-            for head in HEADS
-        }
-        for precision in dict.fromkeys(precision for _, precision in graphs)
-    }
+    made: dict[str, dict[str, tuple[bytes, GraphSpec]]] = {}
+    for (head, precision), graph in graphs.items():
+        spec = graph_spec(head, precision, encoder.spec, encoder.preprocess)
+        made.setdefault(precision, {})[head] = (graph, spec)
     golden = golden_arrays(made.pop("fp32"), encoder.spec, images.calibration, seed)
     lower = [golden_of_precision(golden, heads) for heads in made.values()]
     return golden | {name: array for found in lower for name, array in found.items()}
 
 
-def _parity(
-    models: dict[str, onnx.ModelProto], images: ExportImages, seed: int, notes: dict[str, Any]
-) -> dict[str, Any]:
+def _parity(fused: Sequence[Fused], images: ExportImages, seed: int) -> dict[str, Any]:
     """Figures by precision, under `reference` what they are compared with, under `calibration` what they were made of."""
     import onnxruntime
 
-    exact = features_of(models["fp32"], images.held_out)
-    others = {name: model for name, model in models.items() if name != "fp32"}
-    figures = {name: asdict(compare(exact, features_of(model, images.held_out))) for name, model in others.items()}
-    gated = {name: notes.get(name, {}) | row for name, row in figures.items()}
+    rows = {name: row for one in fused for name, row in one.parity(images).items()}
     reference = {"graph": "fp32", "onnxruntime": onnxruntime.__version__, "seed": seed}
-    return notes | gated | {"reference": reference}
+    return fused[0].lowered.notes | rows | {"reference": reference}
 
 
 def _megabytes(graphs: dict[tuple[str, str], bytes]) -> dict[str, float]:
-    """Size of the file of the first head, by precision."""
-    return {precision: len(graph) / 1e6 for (head, precision), graph in graphs.items() if head == HEADS[0]}
+    """Size of the file of the first head and of the student's, by precision."""
+    named = {HEADS[0]: "", STUDENT: f"{STUDENT} "}
+    return {named[head] + precision: len(graph) / 1e6 for (head, precision), graph in graphs.items() if head in named}
 
 
 def _build_all(graphs: dict[tuple[str, str], bytes]) -> dict[str, dict[str, Any]]:

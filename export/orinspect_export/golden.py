@@ -3,7 +3,8 @@
     frames                     uint8 [8, H, W, 3], all different
     embedding, patches         the fp32 graph's outputs for them
     score_HEAD, anomaly_map_HEAD, and HEAD.INPUT for every head input (heads.py) they were computed with
-    embedding_PRECISION, score_HEAD_PRECISION   the same of each lower precision, in onnxruntime
+    embedding_PRECISION, score_HEAD_PRECISION   the same of each lower precision, in onnxruntime; the student's graph is
+    lowered by itself, so there is an embedding_student_PRECISION too
 
 How far a precision may be from fp32 is the accuracy gate's business; a build is compared with its own graph.
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from orinspect_edge_runtime.backends import open_backend
 from orinspect_edge_runtime.golden import head_arrays
-from orinspect_edge_runtime.heads import HEADS, projected_dim
+from orinspect_edge_runtime.heads import DISTANCES, HEADS, STUDENT, projected_dim
 from orinspect_edge_runtime.manifest import EncoderSpec, GraphSpec
 from orinspect_edge_runtime.scorers.patchcore import bank_columns
 from orinspect_edge_runtime.whitening import fit_whitening
@@ -39,9 +40,12 @@ def golden_arrays(
 ) -> Arrays:
     """The entries of golden.npz. graphs: of each head, ONNX bytes and spec in fp32. frames: the calibration images."""
     rng = np.random.default_rng(seed)
-    embedding, patches = _features(graphs, encoder, frames)
+    embedding, patches = _features(graphs, HEADS[0], encoder, frames)
     others = rng.permutation(len(frames))[: max(len(frames) // 3, GROUPS)]
     fitted = fit_heads(embedding[others], patches[others], rng)
+    if STUDENT in graphs:
+        _, residuals = _features(graphs, STUDENT, encoder, frames[others])
+        fitted[STUDENT] = fit_heads(embedding[others], residuals, rng)[DISTANCES[STUDENT]]
     candidates = clear_of_both(np.setdiff1d(np.arange(len(frames)), others), embedding, fitted[HEADS[0]])
     scores = run_head(*graphs[HEADS[0]], fitted[HEADS[0]], frames[candidates])["score"]
     chosen = candidates[spread(scores, FRAMES)]
@@ -58,8 +62,9 @@ def golden_of_precision(golden: Arrays, graphs: dict[str, tuple[bytes, GraphSpec
     found: Arrays = {}
     for head, (graph, spec) in graphs.items():
         outputs = run_head(graph, spec, head_arrays(golden, head), golden["frames"])
-        # Every head sits on the same encoder.
-        found[f"embedding_{spec.precision}"] = outputs["embedding"]
+        # Every other head sits on the same encoder.
+        own = f"{STUDENT}_" if head == STUDENT else ""
+        found[f"embedding_{own}{spec.precision}"] = outputs["embedding"]
         found[f"score_{head}_{spec.precision}"] = outputs["score"]
     return found
 
@@ -80,7 +85,7 @@ def run_head(graph: bytes, spec: GraphSpec, inputs: Arrays, frames: Frames) -> d
 
 
 def fit_heads(embedding: Floats, patches: Floats, rng: np.random.Generator) -> dict[str, Arrays]:
-    """Inputs of every head from features of a few images, in two groups."""
+    """Inputs of the heads of every bundle from features of a few images, in two groups."""
     groups = two_groups(embedding)
     group_arrays, labels = nearest_centroid(embedding, groups), groups
     rows = np.concatenate([rng.permutation(np.flatnonzero(labels == g))[:1] for g in range(GROUPS)])
@@ -159,9 +164,9 @@ def spread(scores: Floats, count: int) -> NDArray[np.intp]:
 
 
 def _features(
-    graphs: dict[str, tuple[bytes, GraphSpec]], encoder: EncoderSpec, frames: Frames
+    graphs: dict[str, tuple[bytes, GraphSpec]], head: str, encoder: EncoderSpec, frames: Frames
 ) -> tuple[Floats, Floats]:
     from orinspect_edge_runtime.heads import neutral_inputs
 
-    outputs = run_head(*graphs[HEADS[0]], neutral_inputs(HEADS[0], encoder), frames)
+    outputs = run_head(*graphs[head], neutral_inputs(head, encoder), frames)
     return outputs["embedding"], outputs["patches"]

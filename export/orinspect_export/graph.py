@@ -21,6 +21,8 @@ from orinspect_edge_runtime.preprocess import PreprocessSpec
 from orinspect_export.batch_shapes import fix_shapes
 from orinspect_train.methods.rotation import TURNS
 from orinspect_train.run import load_encoder
+from orinspect_train.run_folder import STUDENT_ENTRY
+from orinspect_train.student import load_student
 from orinspect_train.turned import TurnedEncoder
 
 if TYPE_CHECKING:
@@ -105,6 +107,31 @@ def export_encoder(run: Path, *, turns: bool = False) -> EncoderGraph:
     """
     module, spec, preprocess = open_run(run, turns=turns)
     return EncoderGraph(fold(trace(module, preprocess), spec.name), spec, preprocess)
+
+
+@dataclass(frozen=True)
+class StudentGraph:
+    """encoder: the graph whose patches are the student's residuals. learnt: fingerprints of the images it learnt from."""
+
+    encoder: EncoderGraph
+    learnt: tuple[str, ...]
+
+
+def export_student(run: Path, encoder: EncoderGraph) -> StudentGraph | None:
+    """The encoder of a run with its student, or None when the run has none. encoder: of `export_encoder`.
+
+    Raises InputError: a damaged student, or an embedding of turned frames, which the student's graph has not.
+    """
+    _, record = load_encoder(run)
+    if STUDENT_ENTRY not in record:
+        return None
+    studied, record = load_student(run)
+    if encoder.spec.embedding_dim != studied.encoder.embedding_dim:
+        raise InputError(f"{run} has a student: --turns is for knn and mahalanobis; export it from the run without one")
+    module = FrameEncoder(studied, encoder.spec.mean, encoder.spec.std).eval()
+    model = fold(trace(module, encoder.preprocess), encoder.spec.name)
+    learnt = tuple(map(str, record[STUDENT_ENTRY].get("images", ())))
+    return StudentGraph(EncoderGraph(model, encoder.spec, encoder.preprocess), learnt)
 
 
 def trace(module: FrameEncoder, preprocess: PreprocessSpec) -> bytes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orinspect_edge_runtime.heads import axis_filter, head_inputs
+from orinspect_edge_runtime.heads import DISTANCES, axis_filter, head_inputs
 from orinspect_edge_runtime.manifest import EncoderSpec, GraphSpec, TensorSpec
 from orinspect_edge_runtime.preprocess import PreprocessSpec
 
@@ -88,7 +88,7 @@ head_tall = MatMul(head_row_filter, head_grid)
 anomaly_map = MatMul(head_tall, head_column_filter)
 """
 
-_DISTANCES = {"patchcore": _PATCHCORE, "padim": _PADIM}
+_OPERATORS = {"patchcore": _PATCHCORE, "padim": _PADIM}
 
 
 def attach_head(model: onnx.ModelProto, head: str, encoder: EncoderSpec, preprocess: PreprocessSpec) -> onnx.ModelProto:
@@ -97,7 +97,7 @@ def attach_head(model: onnx.ModelProto, head: str, encoder: EncoderSpec, preproc
 
     inputs, outputs = graph_inputs(head, encoder, preprocess), graph_outputs(encoder, preprocess)
     # The parser wants a whole graph; only its nodes are taken over.
-    parsed = onnx.parser.parse_graph(f"head () => () {{ {_GROUP} {_DISTANCES[head]} {_SCORE} }}")
+    parsed = onnx.parser.parse_graph(f"head () => () {{ {_GROUP} {_OPERATORS[DISTANCES[head]]} {_SCORE} }}")
     fused = onnx.ModelProto()
     fused.CopyFrom(model)
     graph = fused.graph

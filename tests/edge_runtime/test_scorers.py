@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.gaussian import low_rank_precision, precision_factor
-from orinspect_edge_runtime.heads import MOST_PROJECTED, OTHER_GROUP_PENALTY, head_inputs
+from orinspect_edge_runtime.heads import DISTANCES, MOST_PROJECTED, OTHER_GROUP_PENALTY, head_inputs
 from orinspect_edge_runtime.manifest import EncoderSpec, TensorSpec
 from orinspect_edge_runtime.metrics import auroc
 from orinspect_edge_runtime.scorers import SCORERS
@@ -46,12 +46,12 @@ def fitted(name: str) -> dict[str, np.ndarray]:
 def test_the_table(name: str) -> None:
     scorer = SCORERS[name]
     assert scorer.name == name
-    assert scorer.head in ("patchcore", "padim")
-    assert scorer.has_map == (name in ("patchcore", "padim"))
+    assert scorer.head in DISTANCES
+    assert scorer.has_map == (name in DISTANCES)
     assert {array.dtype for array in fitted(name).values()} <= {np.dtype(np.float32), np.dtype(np.int32)}
 
 
-@pytest.mark.parametrize("name", ["patchcore", "padim"])
+@pytest.mark.parametrize("name", DISTANCES)
 def test_arrays_are_the_head_inputs(name: str) -> None:
     arrays = fitted(name)
     shared = {"group_mean", "group_projection", "group_bias", "score_offset", "score_scale"}

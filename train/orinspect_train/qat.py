@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from orinspect_edge_runtime import durable
-from orinspect_edge_runtime.errors import CheckFailed, InputError
+from orinspect_edge_runtime.errors import CheckFailed
 from orinspect_train.augment import Augmenter, flip, normalise
 from orinspect_train.config import make_config
 from orinspect_train.encoder import Encoder
 from orinspect_train.fake_quantisation import FakeInt8
 from orinspect_train.images import ImageSet, Split, read_images
-from orinspect_train.run import load_encoder, save_encoder
-from orinspect_train.run_folder import CONFIG, check_folder
+from orinspect_train.run import load_encoder, read_config_text, save_encoder
+from orinspect_train.run_folder import CONFIG, STUDENT_ENTRY, check_folder
 
 BATCH, RATE, HELD_OUT = 16, 1e-4, 0.15
 # Images that the ranges of the activations and the spread of the features are taken from, and that errors are measured on.
@@ -73,7 +73,7 @@ def finish(
     start = time.monotonic()
     check_folder(out, resume=False, force=replace)
     encoder, record = load_encoder(run)
-    config_text = _read_config(run)
+    config_text = read_config_text(run)
     spec = record["preprocess"]
     images = read_images(
         data,
@@ -88,6 +88,8 @@ def finish(
             f"rounding changes the features by {before:.3f} standard deviations before and {after:.3f} after {steps} steps: "
             f"no gain, {out} was not written; pass more --minutes, or export {run} as it is"
         )
+    # It has learnt from the encoder as it was.
+    record = {name: value for name, value in record.items() if name != STUDENT_ENTRY}
     done = Finish(str(out), len(images.paths), len(images.skipped), steps, 0.0, before, after, drift)
     with durable.new_folder(out, replace=out.exists()) as folder:
         durable.write_bytes(folder / CONFIG, config_text)
@@ -170,10 +172,3 @@ def _spread(values: Tensor) -> Tensor:
     """Standard deviation of each dimension of [..., D], the small ones raised."""
     found = values.flatten(0, -2).std(0)
     return found.clamp_min(LEAST_SPREAD * float(found.mean()) + 1e-12)
-
-
-def _read_config(run: Path) -> bytes:
-    try:
-        return (run / CONFIG).read_bytes()
-    except OSError as error:
-        raise InputError(f"{run / CONFIG}: cannot be read ({error.strerror or error}); copy the run again") from error

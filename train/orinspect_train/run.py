@@ -67,17 +67,26 @@ def load_encoder(run: Path) -> tuple[Encoder, dict[str, Any]]:
     Raises InputError: no such folder, a run that is not finished, a damaged file, or one of a newer format.
     """
     record = _read_record(run)
-    content = _read(run / WEIGHTS)
-    if hashlib.sha256(content).hexdigest() != record["weights_sha256"]:
-        raise InputError(f"{run / WEIGHTS}: not the weights that {RECORD} names (damaged or mixed up); copy it again")
+    weights = read_state(run / WEIGHTS, record["weights_sha256"])
     try:
         encoder = Encoder(record["name"], record["preprocess"]["height"], tuple(record["layers"]))
-        encoder.trunk.load_state_dict(safetensors.torch.load(content))
-    except (safetensors.SafetensorError, RuntimeError, KeyError, TypeError) as error:
+        encoder.trunk.load_state_dict(weights)
+    except (RuntimeError, KeyError, TypeError) as error:
         raise InputError(
             f"{run}: the weights do not fit the encoder {record.get('name')!r} ({_line(error)})"
         ) from error
     return encoder.eval(), record
+
+
+def read_state(path: Path, sha256: str) -> dict[str, torch.Tensor]:
+    """The weights in a run's .safetensors file. Raises InputError: no such file, or not the one of that digest."""
+    content = _read(path)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise InputError(f"{path}: not the weights that {RECORD} names (damaged or mixed up); copy it again")
+    try:
+        return safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{path}: not a .safetensors file ({_line(error)})") from error
 
 
 def load_weights(encoder: Encoder, path: Path) -> None:
@@ -145,6 +154,11 @@ def _read_record(run: Path) -> dict[str, Any]:
     if missing:
         raise InputError(f"{where}: damaged, it lacks {min(missing)!r}; copy it again")
     return dict(record)
+
+
+def read_config_text(run: Path) -> bytes:
+    """config.toml of a run as it is. Raises InputError."""
+    return _read(run / CONFIG)
 
 
 def _read(path: Path) -> bytes:

@@ -15,6 +15,8 @@ from orinspect_train.config import PretrainConfig, to_toml
 CONFIG, WEIGHTS, RECORD = "config.toml", "encoder.safetensors", "encoder.json"
 # Adapted weights that did not pass the alignment check.
 DROPPED = "adapted.safetensors"
+# A student of the encoder (student.py), and what encoder.json calls it.
+STUDENT, STUDENT_ENTRY = "student.safetensors", "student"
 TENSORBOARD = "tensorboard"
 METRICS, SKIPPED, CHECKPOINT = "metrics.csv", "skipped.json", "checkpoints/last.ckpt"
 

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     help="single-stream (one frame at a time), multi-stream (--streams frames at once), offline (batches, throughput) "
     "or server (frames arrive by chance and queue).",
 )
-@click.option("--head", default="patchcore", show_default=True, help="patchcore or padim, when no recipe is named.")
+@click.option(
+    "--head", default="patchcore", show_default=True, help="patchcore, padim or student, when no recipe is named."
+)
 @click.option("--recipe", help="Measure with this recipe's arrays.")
 @click.option("--runs", type=click.IntRange(1), default=100, show_default=True, help="Timed calls a precision.")
 @click.option("--streams", type=int, default=4, show_default=True, help="multi-stream: frames at once.")

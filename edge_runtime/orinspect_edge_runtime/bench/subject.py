@@ -36,7 +36,7 @@ def find_subject(bundle: Bundle, options: BenchOptions, golden: Arrays) -> Subje
     recipe = bundle.recipe(options.recipe)
     scorer = SCORERS[recipe.scorer]
     if not scorer.has_map:
-        raise RecipeError(f"recipe {options.recipe!r} has no head in the graph; name a patchcore or padim recipe")
+        raise RecipeError(f"recipe {options.recipe!r} has no head in the graph; name another recipe")
     inputs = bundle.manifest.graph(recipe.precision, scorer.head).inputs[1:]
     return Subject(scorer.head, {spec.name: recipe.arrays[spec.name] for spec in inputs}, recipe)
 

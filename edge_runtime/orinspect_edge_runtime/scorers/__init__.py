@@ -12,6 +12,7 @@ from orinspect_edge_runtime.scorers.knn import Knn
 from orinspect_edge_runtime.scorers.mahalanobis import Mahalanobis
 from orinspect_edge_runtime.scorers.padim import Padim
 from orinspect_edge_runtime.scorers.patchcore import PatchCore
+from orinspect_edge_runtime.scorers.student import Student
 
 Floats = NDArray[np.float32]
 Arrays = dict[str, NDArray[Any]]
@@ -30,7 +31,7 @@ class Scorer(Protocol):
 
     @property
     def head(self) -> str:
-        """Which fused graph runs it: `patchcore` or `padim`."""
+        """Which fused graph runs it, see heads.py."""
 
     @property
     def has_map(self) -> bool:
@@ -60,6 +61,7 @@ class Scorer(Protocol):
 SCORERS: dict[str, Scorer] = {
     "patchcore": PatchCore(),
     "padim": Padim(),
+    "student": Student(),
     "knn": Knn(),
     "mahalanobis": Mahalanobis(),
 }

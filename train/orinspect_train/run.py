@@ -86,7 +86,7 @@ def read_state(path: Path, sha256: str) -> dict[str, torch.Tensor]:
     try:
         return safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
-        raise InputError(f"{path}: not a .safetensors file ({_line(error)})") from error
+        raise InputError(f"{path}: weights do not fit, for this is no .safetensors file ({_line(error)})") from error
 
 
 def load_weights(encoder: Encoder, path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +90,18 @@ def test_a_run_by_rotation_is_asked_for_other_things(image_folder: Path, tmp_pat
     (run / RECORD).unlink()
     with pytest.raises(InputError, match="began it with another check; start again with --force"):
         pretrain(image_folder, run, dataclasses.replace(config, anomalies="damage"), resume=True)
+
+
+def test_a_run_is_not_resumed_under_a_check_by_another_scorer(
+    image_folder: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patches and embedding are asked for the same drawn defects: their figures look alike and compare with nothing."""
+    run = tmp_path / "run"
+    shutil.copytree(straight, run)
+    (run / RECORD).unlink()
+    monkeypatch.setattr(alignment, "anomalies_of", lambda asked, encoder: alignment.EMBEDDED_DAMAGE)
+    with pytest.raises(InputError, match="began it with another check; start again with --force"):
+        pretrain(image_folder, run, read_config(run / CONFIG), resume=True)
 
 
 class Killed(Exception):

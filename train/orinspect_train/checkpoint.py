@@ -20,7 +20,7 @@ class Plan:
 
     steps: length of the schedule. precision: `fp32` or `bf16`. batch_size: images a step and device. devices: their
     number. images: digest of the image set. unadapted: AUROC by kind of probe defect before training. check_every:
-    steps between two checks of it.
+    steps between two checks of it. measure: what these are, in words; figures of two measures are never compared.
     """
 
     steps: int
@@ -30,6 +30,7 @@ class Plan:
     images: str
     unadapted: dict[str, float]
     check_every: int
+    measure: str = ""
 
 
 @dataclass(frozen=True)

@@ -227,13 +227,14 @@ class _Job:
             # By numbers of images, not by the clock: two runs of one seed must check at the same steps.
             check_cost = check.images / (budget.STEP_PASSES * config.batch_size * devices)
             every = config.check_every or budget.check_interval(steps, check_cost)
-        plan = Plan(steps, speed.precision, config.batch_size, devices, self.images.digest, before.auroc, every)
+        digest, measure = self.images.digest, self._anomalies.measure
+        plan = Plan(steps, speed.precision, config.batch_size, devices, digest, before.auroc, every, measure)
         return plan, deadline - time.monotonic()
 
     def _checked(self, plan: Plan) -> Plan:
         if (plan.images, plan.devices) != (self.images.digest, self.processes.total):
             raise InputError(f"{self.run}: it began with other images or other --devices; resume it with the same")
-        if set(plan.unadapted) != set(self._anomalies.kinds):
+        if plan.measure != self._anomalies.measure:
             raise InputError(f"{self.run}: an older orinspect began it with another check; start again with --force")
         return plan
 

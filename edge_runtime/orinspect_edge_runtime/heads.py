@@ -49,6 +49,12 @@ def projected_dim(patch_dim: int) -> int:
     return min(patch_dim, MOST_PROJECTED)
 
 
+def covariance_dim(inputs: Sequence[TensorSpec]) -> int | None:
+    """Dimensions of the Gaussians that a graph with these inputs takes, as many as a full factor has columns; None for a
+    head without Gaussians."""
+    return next((int(tensor.shape[2]) for tensor in inputs if tensor.name == "patch_factors"), None)
+
+
 def head_inputs(head: str, encoder: EncoderSpec) -> tuple[TensorSpec, ...]:
     """The inputs of a head, `frames` not among them. All are float32."""
     positions, dim = encoder.grid[0] * encoder.grid[1], encoder.patch_dim

@@ -18,6 +18,7 @@ from orinspect_edge_runtime.device import Device
 from orinspect_edge_runtime.engine import LAYERS, PASSPORT, Engine
 from orinspect_edge_runtime.errors import CheckFailed
 from orinspect_edge_runtime.golden import Replay
+from orinspect_edge_runtime.heads import covariance_dim
 from orinspect_edge_runtime.manifest import GraphSpec
 from orinspect_edge_runtime.passport import EnginePassport
 from orinspect_export import layer_report, timing_cache
@@ -82,7 +83,7 @@ def build_for_bundle(
 
 
 def _options(bundle: Bundle, spec: GraphSpec, request: BuildRequest, here: Device) -> BuildOptions:
-    rows, groups, columns = None, None, _dimensions(spec)
+    rows, groups, columns = None, None, covariance_dim(spec.inputs)
     if request.recipe is not None:
         recipe = bundle.recipe(request.recipe)
         rows = recipe.arrays["bank"].shape[1] if "bank" in recipe.arrays else None
@@ -96,11 +97,6 @@ def _options(bundle: Bundle, spec: GraphSpec, request: BuildRequest, here: Devic
         dla_core=request.dla,
         dla_force=request.dla_force,
     )
-
-
-def _dimensions(spec: GraphSpec) -> int | None:
-    """Of the Gaussians of the padim head, which a full covariance has as many columns of; None of another head."""
-    return next((int(tensor.shape[2]) for tensor in spec.inputs if tensor.name == "patch_factors"), None)
 
 
 def _passport(bundle: Bundle, spec: GraphSpec, here: Device, plan: bytes, built: dict[str, Any]) -> EnginePassport:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orinspect_edge_runtime import learnt
 from orinspect_edge_runtime.bundle import Bundle
@@ -27,9 +27,6 @@ from orinspect_export.head_graph import graph_spec
 from orinspect_export.images import ExportImages, choose_images
 from orinspect_export.modelopt import METHODS
 from orinspect_export.precision_page import precision_page
-
-if TYPE_CHECKING:
-    pass
 
 PRECISIONS = ("fp32", "fp16", "int8")
 # For computers without an NVIDIA GPU: TensorRT takes no graph of this layout.

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orinspect_edge_runtime.errors import InputError
+from orinspect_edge_runtime.heads import covariance_dim
 from orinspect_edge_runtime.manifest import GraphSpec
 from orinspect_jetson.predictor.layers import LayerTable, published_tables, read_table
 
@@ -53,5 +54,5 @@ def _bundle(path: Path, head: str | None, sizes: Mapping[str, int]) -> LayerTabl
 
 def _full_covariances(graph: GraphSpec) -> dict[str, int]:
     """The size of the padim head's own free axis: as many columns as dimensions."""
-    dimensions = [int(tensor.shape[2]) for tensor in graph.inputs if tensor.name == "patch_factors"]
-    return {"factor_columns": dimensions[0]} if dimensions else {}
+    dim = covariance_dim(graph.inputs)
+    return {} if dim is None else {"factor_columns": dim}

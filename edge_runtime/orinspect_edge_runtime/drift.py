@@ -6,8 +6,8 @@
     saved = monitor.save()                              # plain values for json.dumps
     DriftMonitor(recipe, preprocess).load(saved)
 
-Each part (scores, embedding, appearance; see drift_reference.py) keeps a running mean of K numbers, so memory is flat and
-a frame costs one product of D x K. A threshold promises its false-alarm rate only while this monitor is quiet.
+Each part (scores, embedding, appearance, light; see drift_reference.py) keeps a running mean of K numbers, so memory is
+flat and a frame costs one product of D x K. A threshold promises its false-alarm rate only while this monitor is quiet.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orinspect_edge_runtime.appearance import STATISTICS, appearance
-from orinspect_edge_runtime.drift_reference import FORGETTING, PARTS, normal_score, read_part, statistic
+from orinspect_edge_runtime.drift_reference import LIGHT, PARTS, normal_score, read_part, statistic
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.features import assign_groups
 from orinspect_edge_runtime.preprocess import Pixels, PreprocessSpec, fit_to_model
@@ -64,7 +64,7 @@ class DriftMonitor:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The parts that the recipe has, of `scores`, `embedding`, `appearance`."""
+        """The parts that the recipe has, of PARTS."""
         return tuple(self._parts)
 
     def reset(self) -> None:
@@ -93,12 +93,13 @@ class DriftMonitor:
         group = assign_groups(self._recipe.arrays, embedding[None])
         calibration = self._recipe.calibration_scores
         p_value = float(p_values(calibration, np.array([score]), ties="middle")[0]) if "scores" in self._parts else 0.5
-        vectors = {"scores": np.array([normal_score(p_value)]), "embedding": embedding, "appearance": looks}
+        vectors: dict[str, NDArray[Any] | None] = {"scores": np.array([normal_score(p_value)]), "embedding": embedding}
+        vectors |= {"appearance": looks, "light": looks}
         for name, part in self._parts.items():
             vector = vectors[name]
             if vector is not None:
                 moved = part.coordinates(vector[None], group)[0] - self._running[name]
-                self._running[name] += FORGETTING * moved
+                self._running[name] += PARTS[name].forgetting * moved
         if looks is not None and "appearance" in self._parts:
             usual = self._parts["appearance"].mean[group[0]]
             self._looks += SOON_FORGOTTEN * (looks - usual - self._looks)
@@ -113,7 +114,8 @@ class DriftMonitor:
         return DriftState(self._images, bool(self._told), reason, self._levels(), self._alarmed_at)
 
     def _levels(self) -> dict[str, float]:
-        return {name: float(statistic(self._running[name]) / part.limit) for name, part in self._parts.items()}
+        found = {name: statistic(self._running[name], PARTS[name].forgetting) for name in self._parts}
+        return {name: float(found[name] / part.limit) for name, part in self._parts.items()}
 
     def _judge(self) -> None:
         """Set the alarm off when a part reaches its limit; a part that does so later adds its words to the reason."""
@@ -121,6 +123,7 @@ class DriftMonitor:
             "scores": self._scores_in_words,
             "embedding": lambda: "the pictures differ from the good ones in what the encoder sees",
             "appearance": self._appearance_in_words,
+            "light": self._light_in_words,
         }
         for name, level in self._levels().items():
             if level >= 1 and name not in self._told:
@@ -140,6 +143,12 @@ class DriftMonitor:
             if abs(change) >= least
         ]
         return "the pictures have become " + ", ".join(told)
+
+    def _light_in_words(self) -> str:
+        """The running mean in units of the light's logarithm; it lags behind a change."""
+        unit = float(LIGHT @ self._parts["light"].axes[:, 0])
+        change = float(np.expm1(self._running["light"][0] / unit))
+        return f"there is {'more' if change > 0 else 'less'} light, by {abs(change):.0%} or more"
 
     def save(self) -> dict[str, Any]:
         """The state as plain values for json.dumps."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copy, copytree
@@ -16,10 +17,9 @@ from orinspect_edge_runtime.appearance import appearance
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.drift import DriftMonitor
 from orinspect_edge_runtime.drift_reference import (
-    FORGETTING,
     PARTS,
     RUN_LENGTH,
-    SHARES,
+    Chart,
     alarm_limit,
     drift_arrays,
     scores_part,
@@ -32,6 +32,7 @@ from orinspect_edge_runtime.recipe import Recipe, from_bytes, to_bytes
 
 DIM, GOOD = 9, 240
 SPEC = PreprocessSpec(32, 32)
+THIRD = Chart(1 / 3, 0.06)
 MIXING = np.random.default_rng(7).standard_normal((DIM, DIM))
 
 
@@ -84,7 +85,7 @@ def shown(monitor: DriftMonitor, line: Line, count: int, change: Callable[..., A
 
 def test_good_images_set_off_no_alarm(recipe: Recipe) -> None:
     monitor = DriftMonitor(recipe, SPEC)
-    assert monitor.parts == PARTS
+    assert monitor.parts == tuple(PARTS)
     assert shown(monitor, Line(1), 3000) == 0
     assert 0 <= max(monitor.state.levels.values()) < 1
 
@@ -96,6 +97,7 @@ def test_good_images_set_off_no_alarm(recipe: Recipe) -> None:
         (lambda s, e, p: (s - 1.5, e, p), "fallen"),
         (lambda s, e, p: (s, e + 2.5 * MIXING[3].astype(np.float32), p), "encoder"),
         (lambda s, e, p: (s, e, (p * 0.85).astype(np.uint8)), "darker (brightness -1"),
+        (lambda s, e, p: (s, e, (0.5 * p + 60).astype(np.uint8)), "flatter (contrast -"),
     ],
 )
 def test_each_part_alarms_within_fifty_images_and_says_why(
@@ -108,6 +110,21 @@ def test_each_part_alarms_within_fifty_images_and_says_why(
         assert took > 0
         assert word in monitor.state.reason
         assert monitor.state.alarmed_at == 100 + took
+
+
+@pytest.mark.parametrize(("gain", "word"), [(0.97, "less"), (1.03, "more")])
+def test_a_small_change_of_light_is_told_as_such(recipe: Recipe, gain: float, word: str) -> None:
+    found = []
+    for seed in range(5):
+        monitor, line = DriftMonitor(recipe, SPEC), Line(300 + seed)
+        levels = []
+        for _ in range(200):
+            state = monitor.update(line.score(), line.embedding(), np.round(line.pixels() * gain).astype(np.uint8))
+            levels.append((state.levels["light"], state.levels["appearance"]))
+        assert (told := re.search(rf"there is {word} light, by (\d)% or more", state.reason)) and int(told[1]) <= 3
+        found.append(np.mean(levels, axis=0))
+    light, appearance = np.mean(found, axis=0)
+    assert light > 1.2 * appearance, "one direction is surer than five"
 
 
 def test_a_few_defective_parts_are_no_drift_but_many_are(recipe: Recipe) -> None:
@@ -235,29 +252,29 @@ def test_a_picture_counts_the_same_whole_reduced_or_kept(real_bundle: Path, tmp_
 
 def test_the_run_length_is_the_one_stated() -> None:
     rng = np.random.default_rng(0)
-    limit = alarm_limit([rng.standard_normal((2000, 3)) for _ in range(3)], 1 / 3, 0)
+    limit = alarm_limit([rng.standard_normal((2000, 3)) for _ in range(3)], THIRD, 0)
     chains, steps, alarms = 2000, 1500, 0
     running = np.zeros((chains, 3))
     for step in range(steps + 50):
-        running += FORGETTING * (rng.standard_normal((chains, 3)) - running)
-        over = statistic(running) >= limit
+        running += THIRD.forgetting * (rng.standard_normal((chains, 3)) - running)
+        over = statistic(running, THIRD.forgetting) >= limit
         if step >= 50:
             alarms += int(over.sum())
             running[over] = 0
     expected = chains * steps / (3 * RUN_LENGTH)
     assert expected / 2.5 < alarms < expected * 2.5
-    assert set(SHARES) == set(PARTS) and sum(SHARES.values()) == pytest.approx(1)
+    assert sum(chart.share for chart in PARTS.values()) == pytest.approx(1)
 
 
 def test_few_images_are_off_by_chance_and_are_not_taken_for_a_changing_line() -> None:
     """A stretch of a hundred has a mean of its own. Taken as it is it raises the limit; what really changes must."""
     rng = np.random.default_rng(2)
-    many = alarm_limit([rng.standard_normal((2000, 4)) for _ in range(3)], 1 / 3, 0)
+    many = alarm_limit([rng.standard_normal((2000, 4)) for _ in range(3)], THIRD, 0)
     few = np.mean([alarm_limit([rng.standard_normal((100, 4)) * np.sqrt(1.01) - rng.standard_normal(4) / np.sqrt(200)
-                                for _ in range(3)], 1 / 3, seed) for seed in range(4)])  # fmt: skip
+                                for _ in range(3)], THIRD, seed) for seed in range(4)])  # fmt: skip
     assert many < few < 1.35 * many, "their own error remains, a good tenth of the variance of the running mean"
     changing = [rng.standard_normal((100, 4)) + step for step in (-1, 0, 1)]
-    assert alarm_limit(changing, 1 / 3, 0) > 3 * many
+    assert alarm_limit(changing, THIRD, 0) > 3 * many
 
 
 def test_scores_are_ranked_among_others_for_the_limit() -> None:
@@ -273,7 +290,7 @@ def test_neighbours_that_are_alike_raise_the_limit() -> None:
     slow = np.zeros_like(free)
     for row in range(1, len(free)):
         slow[row] = 0.9 * slow[row - 1] + np.sqrt(1 - 0.9**2) * free[row]
-    assert alarm_limit(np.split(slow, 3), 1 / 3, 0) > 3 * alarm_limit(np.split(free, 3), 1 / 3, 0)
+    assert alarm_limit(np.split(slow, 3), THIRD, 0) > 3 * alarm_limit(np.split(free, 3), THIRD, 0)
 
 
 def test_the_command_tells_a_folder_from_another(

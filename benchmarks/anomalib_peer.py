@@ -205,9 +205,38 @@ def metrics(labels: list[int], scores: list[float]) -> Any:
     return found
 
 
+def pixel_metrics(masks: list[Any], maps: list[Any]) -> Any:
+    """Their pixel AUROC, and AUPRO up to false positive rates of 0.3 and 0.05, of masks and maps [N, H, W]."""
+    import torch
+    from anomalib.metrics import AUPRO, AUROC
+
+    batch = SimpleNamespace(anomaly_map=torch.tensor(maps), gt_mask=torch.tensor(masks))
+    fields, found = ["anomaly_map", "gt_mask"], {}
+    for name, metric in {
+        "pixel_auroc": AUROC(fields=fields),
+        "aupro_30": AUPRO(fields=fields, fpr_limit=0.3),
+        "aupro_05": AUPRO(fields=fields, fpr_limit=0.05),
+    }.items():
+        metric.update(batch)
+        found[name] = float(metric.compute())
+    return found
+
+
 REQUESTS = {
     function.__name__: function
-    for function in (imports, spent, patchcore, embed, padim, open_model, close_model, predict, coreset, metrics)
+    for function in (
+        imports,
+        spent,
+        patchcore,
+        embed,
+        padim,
+        open_model,
+        close_model,
+        predict,
+        coreset,
+        metrics,
+        pixel_metrics,
+    )
 }
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import numpy as np
 from peer_place import Place
@@ -12,22 +13,37 @@ from peer_turns import Row
 from orinspect_edge_runtime import metrics
 from orinspect_edge_runtime.coreset import greedy_k_centre
 
-NAMES = ("auroc", "average_precision", "f1_max")
+OF_IMAGES = {"auroc": metrics.auroc, "average_precision": metrics.average_precision, "f1_max": metrics.f1_max}
+OF_PIXELS = {
+    "pixel_auroc": metrics.pixel_auroc,
+    "aupro_30": metrics.aupro,
+    "aupro_05": partial(metrics.aupro, limit=0.05),
+}
+ROUNDS, MAPS = 20, (3, 24, 24)
 SHARE = 0.025
 
 
 def compare_metrics(peer: Peer) -> Row:
-    """Largest difference of AUROC, AP and best F1 over random label and score lists, with ties and without."""
-    rng, largest = np.random.default_rng(0), dict.fromkeys(NAMES, 0.0)
-    for round_number in range(20):
+    """Largest difference of each metric over random labels and scores, masks and maps, with ties and without.
+
+    Every other set of masks has one that is empty. They add up in float32: maps of more pixels would measure that.
+    """
+    rng, largest = np.random.default_rng(0), dict.fromkeys([*OF_IMAGES, *OF_PIXELS], 0.0)
+    for round_number in range(ROUNDS):
         count = int(rng.integers(2, 200))
         labels = np.arange(count) < rng.integers(1, count)
         scores = rng.random(count) if round_number % 2 else rng.integers(0, 5, count) / 5
         scores = scores.astype(np.float32).astype(float)
         theirs = peer.ask("metrics", labels=labels.astype(int).tolist(), scores=scores.tolist())
-        for name in largest:
-            largest[name] = max(largest[name], abs(theirs[name] - getattr(metrics, name)(labels, scores)))
-    return {"lists": 20, "largest_difference": largest}
+        ours = {name: metric(labels, scores) for name, metric in OF_IMAGES.items()}
+        masks = rng.random(MAPS) < 0.15
+        masks[0] &= round_number % 2 == 0
+        maps = (rng.standard_normal(MAPS) + 1.2 * masks).astype(np.float32)
+        maps = np.round(maps * 3) / 3 if round_number % 4 > 1 else maps
+        theirs |= peer.ask("pixel_metrics", masks=masks.astype(int).tolist(), maps=maps.tolist())
+        ours |= {name: metric(masks, maps) for name, metric in OF_PIXELS.items()}
+        largest = {name: max(value, abs(theirs[name] - ours[name])) for name, value in largest.items()}
+    return {"lists": ROUNDS, "maps": [ROUNDS, *MAPS], "largest_difference": largest}
 
 
 def compare_coresets(peer: Peer, place: Place, count: int) -> Row:

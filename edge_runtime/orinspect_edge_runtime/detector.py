@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from orinspect_edge_runtime.aligned_frames import in_place
 from orinspect_edge_runtime.alignment import Aligner, Pose
 from orinspect_edge_runtime.backends import Backend, open_backend
+from orinspect_edge_runtime.backends.recipe_inputs import resident
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.closing import Closing
 from orinspect_edge_runtime.errors import CheckFailed, RecipeError
@@ -90,7 +91,7 @@ class Detector(Closing):
         detector = cls(bundle, chosen, opened)
         detector._opening = opening
         try:
-            opened.set_inputs(_resident(chosen, bundle), chosen.arrays.get("inspected"))
+            opened.set_inputs(_resident(chosen, bundle))
             for name in recipes:
                 detector.prepare(name)
         except BaseException:
@@ -124,7 +125,7 @@ class Detector(Closing):
             self._backends[key] = _open(self.bundle, chosen, self._opening)
         backend = self._backends[key]
         _check_graph(self.bundle, chosen)
-        inputs = backend.prepare(_resident(chosen, self.bundle), chosen.arrays.get("inspected"))
+        inputs = backend.prepare(_resident(chosen, self.bundle))
         self._ready[name] = _made_ready(self.bundle, chosen, backend, inputs)
         if old is not None:
             if self._active is old:
@@ -241,7 +242,7 @@ class Detector(Closing):
         """Set a backend's inputs again, if a recipe uses them."""
         for ready in self._ready.values():
             if ready.backend is backend and ready.inputs is None:
-                backend.set_inputs(_resident(ready.recipe, self.bundle), ready.recipe.arrays.get("inspected"))
+                backend.set_inputs(_resident(ready.recipe, self.bundle))
 
     def close(self) -> None:
         """Free the backends."""
@@ -319,12 +320,7 @@ def _open(bundle: Bundle, recipe: Recipe, opening: dict[str, Any]) -> Backend:
 
 
 def _resident(recipe: Recipe, bundle: Bundle) -> dict[str, NDArray[Any]]:
-    """The graph's inputs out of a recipe; scorers of the whole image leave the head's own ones neutral."""
+    """What the backend gets of a recipe; scorers of the whole image leave the head's own inputs neutral."""
     scorer = _scorer(recipe)
     inputs = bundle.manifest.graph(recipe.precision, scorer.head).inputs[1:]
-    if not scorer.has_map:
-        return dict(neutral_arrays(inputs))
-    missing = [spec.name for spec in inputs if spec.name not in recipe.arrays]
-    if missing:
-        raise RecipeError(f"recipe {recipe.name!r} lacks {', '.join(missing)}; fit it again")
-    return {spec.name: recipe.arrays[spec.name] for spec in inputs}
+    return resident(recipe, inputs, scorer.head) if scorer.has_map else dict(neutral_arrays(inputs))

@@ -11,13 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from orinspect_edge_runtime.bank_rule import in_space
 from orinspect_edge_runtime.errors import CheckFailed, RecipeError
 from orinspect_edge_runtime.features import Features, score_features
 from orinspect_edge_runtime.memory_bank import MemoryBank
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.scorers import SCORERS
 from orinspect_edge_runtime.scorers.knn import Knn
-from orinspect_edge_runtime.whitening import Whitening
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -41,8 +41,8 @@ class BankEditor:
     def add(self, arrays: Arrays, features: Features, group: int, number: int, reach: float) -> Arrays:
         patches = features.patches[0]
         places = np.flatnonzero(arrays.get("inspected", np.ones(len(patches), bool)))
-        whitened = Whitening(arrays["patch_mean"], arrays["patch_projection"])(patches[places])
-        return arrays | MemoryBank.of(arrays).grown(whitened, group, number, reach, places).arrays()
+        placed = in_space(arrays, patches[places])
+        return arrays | MemoryBank.of(arrays).grown(placed, group, number, reach, places).arrays()
 
     def forget(self, arrays: Arrays, number: int) -> Arrays:
         return arrays | MemoryBank.of(arrays).without(number).arrays()

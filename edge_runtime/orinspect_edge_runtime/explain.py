@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orinspect_edge_runtime.bank_rule import in_space
 from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.features import Features
 from orinspect_edge_runtime.memory_bank import MemoryBank
@@ -17,7 +18,6 @@ from orinspect_edge_runtime.regions import connected_regions
 from orinspect_edge_runtime.threshold import p_values
 from orinspect_edge_runtime.tiling import View
 from orinspect_edge_runtime.verdict import ACCEPT, REJECT, Verdict
-from orinspect_edge_runtime.whitening import Whitening
 
 MOST_REGIONS = 10
 # The map is smoothed, so its peak can lie below a score that is just above the threshold: then so much of it is shown.
@@ -125,10 +125,8 @@ class _NearestPatch:
         if self._bank is None:
             return None
         row, column = np.minimum((place * self._grid).astype(int), self._grid - 1)
-        arrays = self._recipe.arrays
-        patch = Whitening(arrays["patch_mean"], arrays["patch_projection"])(
-            self._patches[[self._view.patch_of[row * self._grid[1] + column]]]
-        )
+        number = self._view.patch_of[row * self._grid[1] + column]
+        patch = in_space(self._recipe.arrays, self._patches[[number]])
         own = np.flatnonzero(self._bank.owners == self._group)
         image, number = self._bank.origin[own[np.square(self._bank.rows[own] - patch).sum(axis=1).argmin()]]
         y, x = (np.array(divmod(int(self._view.cells[number]), int(self._grid[1]))) + 0.5) / self._grid

@@ -20,6 +20,7 @@ from orinspect_edge_runtime.aligned_frames import in_place, with_placing
 from orinspect_edge_runtime.alignment import Align, Aligner
 from orinspect_edge_runtime.appearance import appearance
 from orinspect_edge_runtime.backends import Backend, open_backend
+from orinspect_edge_runtime.bank_rule import BankRule
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.cross_fit import HALVES, fit_scorer, head_start, normalisation, unseen_scores
 from orinspect_edge_runtime.defect_threshold import Stakes, check_defects
@@ -35,15 +36,19 @@ from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, fit_to_mode
 from orinspect_edge_runtime.recipe import Recipe, aligner_of
 from orinspect_edge_runtime.recipe_threshold import FOLDS, by_defects, calibrated, with_defects
 from orinspect_edge_runtime.region_mask import inspected_patches, on_all_patches
-from orinspect_edge_runtime.scorers import SCORERS
+from orinspect_edge_runtime.scorers import SCORERS, Scorer
 from orinspect_edge_runtime.scorers.padim import Padim, check_rank
+from orinspect_edge_runtime.scorers.patchcore import PatchCore
 from orinspect_edge_runtime.threshold import THRESHOLDS, Threshold, check_false_alarm
 from orinspect_edge_runtime.tiling import Tiles, View, parse_tiles, view_of
+from orinspect_edge_runtime.whitening import check_components
 
 FEWEST_IMAGES = 2
 # Its bank holds patches of all places; other scorers model each place of the model's frame, or the image as a whole.
 TILED_SCORER = "patchcore"
 RANKED_SCORER = "padim"
+# Options of patchcore alone, as fields of FitOptions: how far a patch is from its bank.
+BANK_SCORER, BANK_OPTIONS = "patchcore", ("neighbours", "reweight", "distance", "projection", "components")
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Progress = Callable[[float], None]
@@ -57,7 +62,8 @@ class FitOptions:
     threshold: how both are found, a name of THRESHOLDS. tiles: `3x2` to see the picture in three columns and two rows of
     tiles of the model's size, which share tile_overlap of a tile; empty to see it as a whole. align: degrees that parts may
     be turned either way, to bring each to the same place first (see alignment.py); None to take pictures as they come. rank:
-    of padim's covariances; None for full ones.
+    of padim's covariances; None for full ones. neighbours, reweight, distance: of patchcore, see bank_rule.py; projection,
+    components: of patchcore, see scorers/patchcore.py.
     """
 
     scorer: str = "patchcore"
@@ -72,6 +78,11 @@ class FitOptions:
     tile_overlap: float = Tiles.overlap
     align: float | None = None
     rank: int | None = None
+    neighbours: int = BankRule.neighbours
+    reweight: int = BankRule.reweight
+    distance: str = BankRule.distance
+    projection: str = PatchCore.projection
+    components: int | None = PatchCore.components
 
     def __post_init__(self) -> None:
         if self.align is not None:
@@ -84,6 +95,7 @@ class FitOptions:
             raise InputError(
                 f"--rank is of the covariances of the scorer {RANKED_SCORER}: {self.scorer} has none by place"
             )
+        self._check_bank_options()
         check_false_alarm(self.false_alarm)
         if self.review_alarm is not None and not self.false_alarm < self.review_alarm < 1:
             raise InputError(f"--review-alarm {self.review_alarm}: a share above --false-alarm and below 1")
@@ -94,6 +106,30 @@ class FitOptions:
                 )
             if self.groups > 1:
                 raise InputError("--tiles: kinds of good image cannot be told apart tile by tile; leave --groups away")
+            if self.reweight:
+                raise InputError("--reweight weighs a picture by its one farthest patch, --tiles judges tile by tile")
+
+    def _check_bank_options(self) -> None:
+        given = [name for name in BANK_OPTIONS if getattr(self, name) != getattr(FitOptions, name)]
+        if given and self.scorer != BANK_SCORER:
+            raise InputError(f"--{given[0]} is of the memory bank of the scorer {BANK_SCORER}: {self.scorer} has none")
+        self.chosen_scorer()
+
+    def check_growing(self) -> None:
+        """Raise InputError when more images than are held in memory cannot enter the bank."""
+        if self.reweight:
+            raise InputError(
+                "--reweight: a row more can raise a score, so --in-memory could promise nothing; leave one away"
+            )
+
+    def chosen_scorer(self) -> Scorer:
+        """The scorer with its options."""
+        if self.rank is not None:
+            return Padim(self.rank)
+        if self.scorer != BANK_SCORER:
+            return SCORERS[self.scorer]
+        rule = BankRule(self.neighbours, self.reweight, self.distance)
+        return PatchCore(rule, self.projection, self.components)
 
 
 @dataclass(frozen=True)
@@ -139,6 +175,7 @@ def fit_recipe(
     spec = bundle.manifest.graph(options.precision, SCORERS[options.scorer].head)
     if options.scorer == RANKED_SCORER:
         check_rank(options.rank, spec.inputs)
+    check_components(options.components, bundle.manifest.encoder.patch_dim)
     with _opened(bundle, spec, options) as backend:
         frames, placing = with_placing(frames, options.align, view.spec)
         good, bad = _seen(backend, frames, view, placing), _seen(backend, defects, view, placing)
@@ -184,6 +221,7 @@ def _grown(
     if first is None:
         return recipe
     editor_of(recipe)
+    options.check_growing()
     placing, every = aligner_of(recipe), itertools.chain([first], frames)
     placed = (replace(frame, pixels=in_place(frame, placing, view.spec)[0]) for frame in every)
     with _opened(bundle, spec, options) as backend:
@@ -290,7 +328,7 @@ def fit_features(
     """
     tell = progress or (lambda share: None)
     count = len(features.embedding)
-    scorer = SCORERS[options.scorer] if options.rank is None else Padim(rank=options.rank)
+    scorer = options.chosen_scorer()
     if count < FEWEST_IMAGES:
         raise InputError(
             f"{count} good image{'' if count == 1 else 's'}: how good parts differ cannot be seen from that; at least "

@@ -87,6 +87,33 @@ HIDDEN = frozenset(
     help="Of padim's covariances: a smaller recipe, read faster (docs/scoring.md). Without it they are full.",
 )
 @click.option(
+    "--neighbours",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Of patchcore: rows of the bank whose mean distance a patch has.",
+)
+@click.option(
+    "--reweight",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="ROWS",
+    help="Of patchcore: rows around the nearest one that weigh the score, as in its paper (9 are usual); 0: none.",
+)
+@click.option("--distance", default="l2", show_default=True, help="Of patchcore: l2 or cosine.")
+@click.option(
+    "--projection",
+    default="whitened",
+    show_default=True,
+    help="Of patchcore: whitened, or none for patches as the encoder gives them.",
+)
+@click.option(
+    "--components",
+    type=click.IntRange(1),
+    help="Of patchcore: directions of the largest variance to keep of a patch. Without it all.",
+)
+@click.option(
     "--in-memory",
     type=click.IntRange(2),
     help="Good images to fit on at once, drawn evenly; the others enter the memory bank one by one. Without it all.",
@@ -114,6 +141,7 @@ def fit(
     Examples: orinspect fit BUNDLE good_images/ --recipe bracket --false-alarm 0.01 --review-alarm 0.05
               orinspect fit BUNDLE good_images/ --recipe board --tiles 3x2
               orinspect fit BUNDLE good_images/ --recipe gasket --align 10
+              orinspect fit BUNDLE good_images/ --recipe leather --neighbours 3 --distance cosine
               orinspect fit BUNDLE good_images/ --defects scratched/ --cost-missed 200 --defect-rate 0.005
     Of a dataset with test images (see evaluate) only its training part is taken. Defects, if there are some, only say where
     the threshold lies: nothing is fitted on them.
@@ -162,14 +190,20 @@ def _check_together(chosen: FitOptions, by_defects: bool, in_parts: bool) -> Non
         raise InputError("--tile-overlap is the overlap of --tiles: give both, or none")
     if in_parts and chosen.scorer not in EDITORS:
         raise InputError(f"--in-memory: {chosen.scorer} has to see all images at once; use {' or '.join(EDITORS)}")
+    if in_parts:
+        chosen.check_growing()
 
 
 def _tell(fitted: Recipe, manifest: Manifest) -> None:
+    from orinspect_edge_runtime.scorers.patchcore import told_options
+
     kinds = " + ".join(str(n) for n in fitted.group_sizes)
     click.echo(f"recipe {fitted.name}: {fitted.scorer} {fitted.precision}, {fitted.good_images} good images ({kinds})")
     if bank := _bank_of(fitted.arrays):
         radius = " and ".join(f"{value:.2f}" for value in bank["bank_radius"])
         click.echo(f"memory bank of {bank['bank_rows']} patches; covering radius {radius}")
+        if told := told_options(fitted.arrays):
+            click.echo(f"distances: {told}")
     if (factors := fitted.arrays.get("patch_factors")) is not None:
         click.echo(f"covariances {_rank_of(fitted)}: {factors.nbytes / 1e6:.1f} MB")
     if later := fitted.good_images - len(fitted.calibration_scores):
@@ -211,9 +245,11 @@ def _tell_tiles(fitted: Recipe, manifest: Manifest) -> None:
 def _shown(fitted: Recipe) -> dict[str, Any]:
     """The recipe for --json."""
     from orinspect_edge_runtime.scorers.padim import rank_of
+    from orinspect_edge_runtime.scorers.patchcore import options_of
 
     plain = {f.name: getattr(fitted, f.name) for f in dataclasses.fields(fitted) if f.name not in HIDDEN}
-    return plain | {"rank": rank_of(fitted.arrays)} | _bank_of(fitted.arrays) | _defects_of(fitted) | _parts_of(fitted)
+    chosen = {"rank": rank_of(fitted.arrays)} | options_of(fitted.arrays)
+    return plain | chosen | _bank_of(fitted.arrays) | _defects_of(fitted) | _parts_of(fitted)
 
 
 def _parts_of(fitted: Recipe) -> dict[str, Any]:

@@ -31,6 +31,7 @@ FLAT_PATCHES, FLAT_ROWS = 0.25, 0.05
 SAMPLE, SAMPLE_A_CELL, KMEANS_ROUNDS = 4096, 40, 6
 # Bytes of an intermediate result: what stays in the cache, and is not fetched from the system and given back each time.
 BLOCK_BYTES = 1 << 20
+ORIGIN = np.float32(0)
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,10 @@ class PatchSearch:
         cells = _closest(sketches, centres)
         self._order = np.argsort(cells, kind="stable")
         self._starts = np.searchsorted(cells[self._order], np.arange(len(centres) + 1))
-        self._sketches, self._norms = np.empty(sketches.T.shape, np.float32), _squares(sketches)[self._order]
+        self._sketches, self._norms = np.empty(sketches.T.shape, np.float32), squares(sketches)[self._order]
         for block in _blocks(sketches):
             self._sketches[:, block] = sketches[self._order[block]].T
-        self._centres, self._centre_norms = np.ascontiguousarray(centres.T), _squares(centres)
+        self._centres, self._centre_norms = np.ascontiguousarray(centres.T), squares(centres)
 
     def __call__(self, patches: Floats) -> Nearest:
         """Search for the patches float32 [P, D] of one image, finite and in the space of the rows."""
@@ -94,7 +95,7 @@ class PatchSearch:
         """Squared distance and row of the best of one candidate from each cell that a patch looks into."""
         cells = self._nearest_cells(sketches)
         candidates = self._best_in_cells(sketches, cells)
-        squared = np.stack([_squares(queries - self._rows[rows]) for rows in candidates])
+        squared = np.stack([squares(queries - self._rows[rows]) for rows in candidates])
         chosen, patches = squared.argmin(axis=0), np.arange(len(queries))
         return squared[chosen, patches], candidates[chosen, patches]
 
@@ -160,23 +161,47 @@ class PatchSearch:
         """Take the nearest of some rows for a pick's best, in place, where it is nearer."""
         if len(rows) == 0:
             return
-        found = _squares(self._rows[rows] - queries[pick])
+        found = squares(self._rows[rows] - queries[pick])
         nearest = int(found.argmin())
         if found[nearest] < squared[pick]:
             squared[pick], best[pick] = found[nearest], rows[nearest]
 
     def _flat(self, queries: Floats) -> tuple[Floats, Rows]:
-        doubled = 2 * (queries - self._centre)
-        nearest, best = np.full(len(queries), -np.inf, np.float32), np.zeros(len(queries), np.intp)
-        for block in _blocks(self._rows):
-            rows = self._rows[block] - self._centre
-            nearness = doubled @ rows.T
-            nearness -= _squares(rows)
-            found = nearness.argmax(axis=1)
-            value = np.take_along_axis(nearness, found[:, None], axis=1)[:, 0]
-            nearer = value > nearest
-            nearest[nearer], best[nearer] = value[nearer], found[nearer] + block.start
-        return _squares(queries - self._rows[best]), best
+        squared, best = flat_nearest(queries, self._rows, 1, self._centre)
+        return squared[:, 0], best[:, 0]
+
+
+def flat_nearest(
+    queries: Floats, rows: Floats, count: int, centre: Floats | np.float32 = ORIGIN
+) -> tuple[Floats, Rows]:
+    """Squared distances float32 [P, count] of queries [P, D] to their nearest rows of [M, D], nearest first, and the rows'
+    numbers. count: 1 to M. centre: [D], a point amid the rows, the nearer the less float32 loses.
+
+    Memory beside the results: BLOCK_BYTES of rows, and their products with the queries.
+    """
+    doubled = 2 * (queries - centre)
+    nearness, best = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.intp)
+    for block in _blocks(rows):
+        centred = rows[block] - centre
+        found = doubled @ centred.T
+        found -= squares(centred)
+        picked = _largest(found, count)
+        best = np.concatenate([best, picked + block.start], axis=1)
+        nearness = np.concatenate([nearness, np.take_along_axis(found, picked, axis=1)], axis=1)
+        kept = _largest(nearness, count)
+        nearness, best = np.take_along_axis(nearness, kept, axis=1), np.take_along_axis(best, kept, axis=1)
+    squared = np.stack([squares(queries - rows[numbers]) for numbers in best.T], axis=1)
+    order = np.argsort(squared, axis=1, kind="stable")
+    return np.take_along_axis(squared, order, axis=1), np.take_along_axis(best, order, axis=1)
+
+
+def _largest(values: Floats, count: int) -> Rows:
+    """Columns [n, count] of the largest values of each row of [n, m], in ascending order; all of them when m is smaller."""
+    if count == 1:
+        return np.asarray(values.argmax(axis=1)[:, None])
+    if count >= values.shape[1]:
+        return np.broadcast_to(np.arange(values.shape[1]), values.shape)
+    return np.sort(np.argpartition(-values, count - 1, axis=1)[:, :count], axis=1)
 
 
 def _main_directions(sample: Floats) -> Floats | None:
@@ -203,7 +228,7 @@ def _k_means(points: Floats, count: int) -> Floats:
 
 
 def _closest(points: Floats, centres: Floats) -> Rows:
-    norms, nearest = _squares(centres), np.empty(len(points), np.intp)
+    norms, nearest = squares(centres), np.empty(len(points), np.intp)
     step = max(1, BLOCK_BYTES // (4 * len(centres)))
     for begin in range(0, len(points), step):
         nearness = (2 * points[begin : begin + step]) @ centres.T
@@ -223,6 +248,6 @@ def _spread(count: int, most: int) -> Rows:
     return np.linspace(0, count - 1, min(count, most)).astype(np.intp)
 
 
-def _squares(vectors: Floats) -> Floats:
+def squares(vectors: Floats) -> Floats:
     """Squared length of each row."""
     return np.asarray(np.einsum("nd,nd->n", vectors, vectors), np.float32)

@@ -2,7 +2,8 @@
 
 Stored as one .npz file: the arrays, and the other fields as JSON text in the entry `recipe`. No pickle. Format 2 added
 the images' names, whose calibration score is whose, and the edits; a file of format 1 is read with names made up.
-Format 3 added the defects that a threshold was found by, and tiles; format 4 where parts lie (align).
+Format 3 added the defects that a threshold was found by, and tiles; format 4 where parts lie (align); format 5 the array
+`bank_rule` (bank_rule.py), which an older reader would not obey.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from orinspect_edge_runtime.errors import InputError, RecipeError
 from orinspect_edge_runtime.tiling import Tiles
 
 Arrays = dict[str, NDArray[Any]]
-FORMAT = 4
+FORMAT = 5
 # Formats in which fields came: older files lack them.
 _SINCE = (
     dict.fromkeys(("images", "edits", "calibration_images", "review_threshold", "review_alarm", "threshold_rule"), 2)

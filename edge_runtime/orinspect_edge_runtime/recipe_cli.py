@@ -54,14 +54,17 @@ def list_recipes(bundle: Path, as_json: bool) -> None:
         click.echo(f"{bundle} has no recipes: run  orinspect fit {bundle} GOOD_IMAGES")
     for row in rows:
         click.echo(
-            f"{row['name']}: {row['scorer']}{_of_rank(row)} {row['precision']}, {row['good_images']} good images "
+            f"{row['name']}: {row['scorer']}{_options(row)} {row['precision']}, {row['good_images']} good images "
             f"({' + '.join(map(str, row['group_sizes']))}), threshold {row['threshold']:.3f} ({row['threshold_rule']}) for "
             f"{row['promised_false_alarm']:.2%} false alarms{_defects_found(row)}, {row['edits']} edits"
         )
 
 
-def _of_rank(row: dict[str, Any]) -> str:
-    return f" of rank {row['rank']}" if row["rank"] else ""
+def _options(row: dict[str, Any]) -> str:
+    """Of its scorer, those that are not the default."""
+    if row["rank"]:
+        return f" of rank {row['rank']}"
+    return f" ({row['distances']})" if row["distances"] else ""
 
 
 def _defects_found(row: dict[str, Any]) -> str:
@@ -72,6 +75,7 @@ def _row(found: Recipe) -> dict[str, Any]:
     from orinspect_edge_runtime.recipe import in_force
     from orinspect_edge_runtime.recipe_threshold import passing_defects
     from orinspect_edge_runtime.scorers.padim import rank_of
+    from orinspect_edge_runtime.scorers.patchcore import told_options
 
     names = (
         "name",
@@ -88,6 +92,7 @@ def _row(found: Recipe) -> dict[str, Any]:
     defects = {"defects": len(found.defects), "defects_found": len(found.defects) - len(passing_defects(found))}
     rest = {
         "rank": rank_of(found.arrays),
+        "distances": told_options(found.arrays),
         "edits": len(in_force(found.edits)),
         "backend": found.backend,
         "created_with": found.created_with,

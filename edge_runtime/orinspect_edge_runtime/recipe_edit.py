@@ -5,9 +5,10 @@ the manifest, holds the bundle's lock from reading to writing, and keeps the rec
 all changes is in the recipe itself.
 
 What becomes of the promised rate of false alarms: adding rows can only bring patches nearer, so no score rises and the
-threshold keeps its promise as it stands. A marked image does not join the calibration scores, because it was picked for
-its score. A forgotten image's own calibration score goes, and the threshold is found again on the others. Defects that
-a recipe holds are scored again, and the edit's message says which of them no longer alarm.
+threshold keeps its promise as it stands (but for a rule that reweights: the edit's message says so). A marked image does
+not join the calibration scores, because it was picked for its score. A forgotten image's own calibration score goes, and
+the threshold is found again on the others. Defects that a recipe holds are scored again, and the edit's message says
+which of them no longer alarm.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import difflib
 from pathlib import Path, PurePath
 
 from orinspect_edge_runtime import recipe as recipes
+from orinspect_edge_runtime.bank_rule import BankRule
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.detector import Detector, Image
 from orinspect_edge_runtime.edit_log import Change, edited, logged, opened, require_same_fit
@@ -135,7 +137,9 @@ def _with_image(recipe: Recipe, features: Features, name: str) -> tuple[Recipe, 
     rows = editor_of(recipe).rows(new.arrays) - editor_of(recipe).rows(recipe.arrays)
     message = f"{rows} rows entered; its score went from {before:.3f} to {after:.3f}, threshold {recipe.threshold:.3f}"
     if after > recipe.threshold:
-        message += ": it still alarms, because this scorer averages over several good images; mark more images like it"
+        message += ": it still alarms, because this recipe averages over several neighbours; mark more images like it"
+    if rows and BankRule.of(new.arrays).reweight:
+        message += "; with --reweight a row more can raise other scores: the promised rate is no longer certain"
     return new, Change(name, rows, 0, message + _defects_told(recipe, new), (before, float(after)))
 
 

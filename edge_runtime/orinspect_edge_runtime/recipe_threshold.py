@@ -75,7 +75,7 @@ def rescored(recipe: Recipe) -> Recipe:
     """The recipe with its defects scored again by its arrays as they are now, after an edit."""
     if "defect_embedding" not in recipe.arrays:
         return recipe
-    arrays = {name: array for name, array in recipe.arrays.items() if name != "inspected"}
+    arrays = _of_all_patches(recipe)
     features = Features(arrays["defect_embedding"], arrays["defect_patches"])
     scores, _ = score_features(SCORERS[recipe.scorer], arrays, features)
     return replace(recipe, defect_scores=scores.astype(np.float32))
@@ -95,6 +95,11 @@ def _kept(recipe: Recipe, features: Features) -> dict[str, NDArray[Any]]:
         return {"defect_embedding": features.embedding, "defect_patches": features.patches[:, :0]}
     counted = np.flatnonzero(recipe.arrays.get("inspected", np.ones(features.patches.shape[1], bool)))
     patches, groups = features.patches[:, counted], assign_groups(recipe.arrays, features.embedding)
-    _, distances = scorer.raw_scores(recipe.arrays, features.embedding, patches, groups)
+    _, distances = scorer.raw_scores(_of_all_patches(recipe), features.embedding, patches, groups)
     farthest = np.argsort(-np.asarray(distances), axis=1, kind="stable")[:, :KEPT_PATCHES, None]
     return {"defect_embedding": features.embedding, "defect_patches": np.take_along_axis(patches, farthest, axis=1)}
+
+
+def _of_all_patches(recipe: Recipe) -> dict[str, NDArray[Any]]:
+    """Its arrays for patches among which only those that count are left."""
+    return {name: array for name, array in recipe.arrays.items() if name != "inspected"}

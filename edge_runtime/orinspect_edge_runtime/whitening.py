@@ -17,7 +17,7 @@ from orinspect_edge_runtime.errors import InputError
 
 # Variances below this share of the largest one are lifted to it: they are noise, and dividing by them would amplify it.
 EIGENVALUE_FLOOR = 1e-3
-KINDS = ("zca", "pca")
+KINDS = ("zca", "pca", "none")
 Floats = NDArray[np.float32]
 
 
@@ -74,11 +74,19 @@ class Moments:
         return covariance
 
 
-def fit_whitening(chunks: Iterable[NDArray[Any]], *, kind: str = "zca", floor: float = EIGENVALUE_FLOOR) -> Whitening:
+def fit_whitening(
+    chunks: Iterable[NDArray[Any]],
+    *,
+    kind: str = "zca",
+    floor: float = EIGENVALUE_FLOOR,
+    components: int | None = None,
+) -> Whitening:
     """Whitening fitted to chunks of features, each float [n, D]; memory is one chunk in float64 and three D x D.
 
-    kind: `zca` (stays nearest to the original axes) or `pca` (axes sorted by variance); distances are the same.
-    Raises InputError when there are no features, for a chunk of another length and for values that are not finite.
+    kind: `zca` (stays nearest to the original axes) or `pca` (axes sorted by variance), distances are the same; `none`
+    leaves lengths and axes as they are. components: directions that are kept, those of the largest variance; nothing is
+    left of the others. None for all. Raises InputError when there are no features, for a chunk of another length, for
+    values that are not finite, and for components beyond D.
     """
     if kind not in KINDS:
         raise InputError(f"whitening {kind!r} is not known: use one of {', '.join(KINDS)}")
@@ -89,10 +97,22 @@ def fit_whitening(chunks: Iterable[NDArray[Any]], *, kind: str = "zca", floor: f
         moments.add(chunk)
     if moments is None or moments.count == 0:
         raise InputError("no features were given to fit the whitening on")
+    mean = moments.mean.astype(np.float32)
+    check_components(components, len(mean))
+    if kind == "none" and components is None:
+        return Whitening(mean, np.eye(len(mean), dtype=np.float32))
     values, axes = np.linalg.eigh(moments.covariance)
     # Features that never vary (all images alike) leave nothing to whiten: then lengths stay as they are.
-    scale = np.maximum(values, floor * values[-1]) if values[-1] > 0 else np.ones_like(values)
-    projection = (axes / np.sqrt(scale))[:, ::-1]
-    if kind == "zca":
+    whitens = kind != "none" and values[-1] > 0
+    scale = np.maximum(values, floor * values[-1]) if whitens else np.ones_like(values)
+    kept = axes * (np.arange(len(values)) >= len(values) - (components or len(values)))
+    projection = (kept / np.sqrt(scale))[:, ::-1]
+    if kind != "pca":
         projection = projection @ axes[:, ::-1].T
-    return Whitening(moments.mean.astype(np.float32), projection.astype(np.float32))
+    return Whitening(mean, projection.astype(np.float32))
+
+
+def check_components(components: int | None, dim: int) -> None:
+    """Raise InputError unless that many directions can be kept of `dim`."""
+    if components is not None and not 1 <= components <= dim:
+        raise InputError(f"--components {components}: 1 to {dim} for this encoder")

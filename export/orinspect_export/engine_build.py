@@ -13,6 +13,7 @@ from typing import Any
 from orinspect_edge_runtime import durable
 from orinspect_edge_runtime import engine as engines
 from orinspect_edge_runtime import passport as passports
+from orinspect_edge_runtime.bank_rule import BankRule
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.device import Device
 from orinspect_edge_runtime.engine import LAYERS, PASSPORT, Engine
@@ -21,6 +22,7 @@ from orinspect_edge_runtime.golden import Replay
 from orinspect_edge_runtime.heads import covariance_dim
 from orinspect_edge_runtime.manifest import GraphSpec
 from orinspect_edge_runtime.passport import EnginePassport
+from orinspect_edge_runtime.recipe import Recipe
 from orinspect_export import layer_report, timing_cache
 from orinspect_export.build_monitor import Progress
 from orinspect_export.build_process import LOG, build_in_process
@@ -86,7 +88,7 @@ def _options(bundle: Bundle, spec: GraphSpec, request: BuildRequest, here: Devic
     rows, groups, columns = None, None, covariance_dim(spec.inputs)
     if request.recipe is not None:
         recipe = bundle.recipe(request.recipe)
-        rows = recipe.arrays["bank"].shape[1] if "bank" in recipe.arrays else None
+        rows = _rows_in_engine(recipe)
         columns = recipe.arrays["patch_factors"].shape[3] if "patch_factors" in recipe.arrays else columns
         groups = len(recipe.group_sizes)
     return BuildOptions(
@@ -97,6 +99,13 @@ def _options(bundle: Bundle, spec: GraphSpec, request: BuildRequest, here: Devic
         dla_core=request.dla,
         dla_force=request.dla_force,
     )
+
+
+def _rows_in_engine(recipe: Recipe) -> int | None:
+    """Rows of a recipe's bank that its engine is given, None without a bank: one, where the bank is searched beside it."""
+    if "bank" not in recipe.arrays:
+        return None
+    return recipe.arrays["bank"].shape[1] if BankRule.of(recipe.arrays).in_graph else 1
 
 
 def _passport(bundle: Bundle, spec: GraphSpec, here: Device, plan: bytes, built: dict[str, Any]) -> EnginePassport:

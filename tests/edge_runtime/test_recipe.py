@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
 from orinspect_edge_runtime.alignment import Align
+from orinspect_edge_runtime.bank_rule import GRAPHS_RULE, BankRule
 from orinspect_edge_runtime.defect_threshold import Stakes
 from orinspect_edge_runtime.errors import InputError, RecipeError
 from orinspect_edge_runtime.recipe import Edit, Recipe, check_name, from_bytes, in_force, to_bytes
@@ -275,6 +276,14 @@ def test_a_recipe_of_format_3_is_read() -> None:
     assert_equal(from_bytes(to_bytes(old), "x"), old)
 
 
+def test_a_recipe_of_format_4_is_read() -> None:
+    """Written by the release before banks had rules of their own."""
+    old = from_bytes((Path(__file__).parents[1] / "data/recipes/format-4.npz").read_bytes(), "old")
+    assert (old.images, old.align) == (("good/0.png", "good/1.png"), Align(10.0))
+    assert BankRule.of(old.arrays) == GRAPHS_RULE
+    assert_equal(from_bytes(to_bytes(old), "x"), old)
+
+
 @pytest.mark.parametrize(
     ("version", "field"), [(1, "images"), (1, "stakes"), (2, "stakes"), (2, "defects"), (3, "align")]
 )
@@ -285,8 +294,8 @@ def test_a_field_from_the_future_is_refused(version: int, field: str) -> None:
 
 
 def test_a_newer_format_asks_for_an_upgrade(small: Recipe) -> None:
-    with pytest.raises(RecipeError, match="format 5, this orinspect reads up to 4: upgrade orinspect"):
-        from_bytes(with_fields(small, format=5), "x")
+    with pytest.raises(RecipeError, match="format 6, this orinspect reads up to 5: upgrade orinspect"):
+        from_bytes(with_fields(small, format=6), "x")
 
 
 def test_undo_takes_back_the_last_edit_that_stands() -> None:

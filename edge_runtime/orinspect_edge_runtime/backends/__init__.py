@@ -17,6 +17,8 @@ from orinspect_edge_runtime.manifest import GraphSpec
 
 T = TypeVar("T")
 Arrays = Mapping[str, NDArray[Any]]
+# Graphs with this head are run behind a SearchingBackend.
+SEARCHED_HEAD = "patchcore"
 # Gives a graph's ONNX bytes, whenever they are wanted: nobody holds them for longer.
 Read = Callable[[], bytes]
 
@@ -31,13 +33,14 @@ class Backend(Protocol):
     description: str
     concurrency: int
 
-    def set_inputs(self, arrays: Arrays, inspected: NDArray[np.bool_] | None = None) -> None:
+    def set_inputs(self, arrays: Arrays) -> None:
         """Make a recipe's arrays resident (heads.py names them). Raises RecipeError when they do not fit the graph.
 
-        inspected: bool [P], the patches that matter; what is said of the others need not be right.
+        With the head `patchcore` a recipe's HOST_ARRAYS (bank_rule.py) may be among them: by what rule a bank is searched,
+        and `inspected`, bool [P], the patches that matter; what is said of the others need not be right.
         """
 
-    def prepare(self, arrays: Arrays, inspected: NDArray[np.bool_] | None = None) -> Any:
+    def prepare(self, arrays: Arrays) -> Any:
         """Make another recipe's arrays resident beside those of `set_inputs`; give what this returns to `run`."""
 
     def release(self, prepared: Any) -> None:
@@ -73,14 +76,15 @@ class Opening:
 def _open_onnxruntime(read: Read, spec: GraphSpec, how: Opening) -> Backend:
     from orinspect_edge_runtime.backends.onnxruntime import OnnxRuntimeBackend
 
-    if how.name != "onnxruntime" or spec.head != "patchcore":
+    if spec.head != SEARCHED_HEAD:
         return OnnxRuntimeBackend(read(), spec, name=how.name, threads=how.threads, throughput=how.throughput)
-    from orinspect_edge_runtime.backends.searching import SearchingBackend, features_of, is_worthwhile
+    from orinspect_edge_runtime.backends.searching import SearchingBackend, features_of, is_searched_here
 
-    headless = how.arrays is not None and is_worthwhile(how.arrays, spec)
+    on_cpu = how.name == "onnxruntime"
+    headless = on_cpu and how.arrays is not None and is_searched_here(how.arrays, spec)
     graph, shown = (_features_graph(read, spec), features_of(spec)) if headless else (read(), spec)
-    inner = OnnxRuntimeBackend(graph, shown, threads=how.threads, throughput=how.throughput)
-    return SearchingBackend(inner, spec, headless=headless)
+    inner = OnnxRuntimeBackend(graph, shown, name=how.name, threads=how.threads, throughput=how.throughput)
+    return SearchingBackend(inner, spec, large_here=on_cpu, headless=headless)
 
 
 def _features_graph(read: Read, spec: GraphSpec) -> bytes:
@@ -98,7 +102,12 @@ def _open_tensorrt(read: Read, spec: GraphSpec, how: Opening) -> Backend:
 
     if how.bundle is None:
         raise InputError("an engine lies in a bundle: name the bundle's folder")
-    return open_engine(how.bundle, spec, hashlib.sha256(read()).hexdigest())
+    engine = open_engine(how.bundle, spec, hashlib.sha256(read()).hexdigest())
+    if spec.head != SEARCHED_HEAD:
+        return engine
+    from orinspect_edge_runtime.backends.searching import SearchingEngine
+
+    return SearchingEngine(engine, spec)
 
 
 def _open_auto(read: Read, spec: GraphSpec, how: Opening) -> Backend:
@@ -143,8 +152,8 @@ def open_backend(
     throughput: for jobs over many images. The threads then work on an image each, called from as many threads
     (`concurrency`), instead of all on one: more images a second, but a longer wait for each.
 
-    arrays: of the recipe that it is opened for, by which the graph may be cut. Other recipes run all the same, if not as
-    fast as in one that was opened for them.
+    arrays: as of `set_inputs`, of the recipe that it is opened for, by which the graph may be cut. Other recipes run all the
+    same, if not as fast as in one that was opened for them.
 
     Raises InputError for an unknown name; CheckFailed when an engine was asked for that must not run here.
     """

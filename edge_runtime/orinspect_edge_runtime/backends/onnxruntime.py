@@ -75,11 +75,11 @@ class OnnxRuntimeBackend(Closing):
         self._inputs = Prepared({}, {})
         self.description = f"{name} {onnxruntime.__version__}, {self._session.get_providers()[0]}"
 
-    def set_inputs(self, arrays: Arrays, inspected: NDArray[np.bool_] | None = None) -> None:
+    def set_inputs(self, arrays: Arrays) -> None:
         """Bind a recipe's arrays. They must be exactly the graph's inputs beside `frames`."""
         self._inputs = self.prepare(arrays)
 
-    def prepare(self, arrays: Arrays, inspected: NDArray[np.bool_] | None = None) -> Prepared:
+    def prepare(self, arrays: Arrays) -> Prepared:
         """Bind another recipe's arrays for calls of `run`."""
         check_inputs(arrays, self._inputs_of_graph)
         # An OrtValue made from numpy borrows the array's memory: keep the arrays alive beside it.

@@ -1,17 +1,34 @@
-"""Do a recipe's arrays fit a graph? Asked by every backend before it makes them resident."""
+"""What a backend is given of a recipe, and whether it fits the graph: asked by every backend before it is resident."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from orinspect_edge_runtime.backends import SEARCHED_HEAD
+from orinspect_edge_runtime.bank_rule import HOST_ARRAYS
 from orinspect_edge_runtime.errors import RecipeError
 from orinspect_edge_runtime.manifest import TensorSpec
 
+if TYPE_CHECKING:
+    from orinspect_edge_runtime.recipe import Recipe
+
 FRAMES = "frames"
 Range = tuple[int, int, int]
+
+
+def resident(recipe: Recipe, inputs: Sequence[TensorSpec], head: str) -> dict[str, NDArray[Any]]:
+    """What a backend is given of a recipe: the graph's inputs, and what a search on the host obeys.
+
+    Raises RecipeError when the recipe lacks an input.
+    """
+    names = [spec.name for spec in inputs if spec.name != FRAMES]
+    if missing := [name for name in names if name not in recipe.arrays]:
+        raise RecipeError(f"recipe {recipe.name!r} lacks {', '.join(missing)}; fit it again")
+    beside = [name for name in HOST_ARRAYS if name in recipe.arrays] if head == SEARCHED_HEAD else []
+    return {name: recipe.arrays[name] for name in (*names, *beside)}
 
 
 def check_inputs(arrays: Mapping[str, NDArray[Any]], inputs: Sequence[TensorSpec]) -> None:

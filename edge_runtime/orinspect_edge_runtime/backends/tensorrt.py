@@ -124,7 +124,7 @@ class TensorRTBackend(Closing):
         if self._context is None:
             raise CudaError(f"there is no memory to run the engine ({self._last_error()}): close other programs")
 
-    def set_inputs(self, arrays: Arrays, inspected: NDArray[np.bool_] | None = None) -> None:
+    def set_inputs(self, arrays: Arrays) -> None:
         """Make a recipe's arrays resident. Raises RecipeError when they do not fit the graph or the engine."""
         self._check(arrays)
         with self._entered():
@@ -133,7 +133,7 @@ class TensorRTBackend(Closing):
             self._resident.load_all(arrays)
             self._bound = None
 
-    def prepare(self, arrays: Arrays, inspected: NDArray[np.bool_] | None = None) -> Resident:
+    def prepare(self, arrays: Arrays) -> Resident:
         """Make another recipe's arrays resident beside them: a call of `run` with it costs no copy."""
         self._check(arrays)
         with self._entered():

@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from orinspect_edge_runtime.backends import Backend, open_backend
+from orinspect_edge_runtime.backends.recipe_inputs import resident
 from orinspect_edge_runtime.bench.plan import BenchOptions
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import RecipeError
@@ -19,7 +20,7 @@ from orinspect_edge_runtime.scorers import SCORERS
 
 @dataclass(frozen=True)
 class Subject:
-    """A head by name with its inputs (heads.py). recipe: where they come from, None for golden."""
+    """A head by name with what a backend gets for it. recipe: where they come from, None for golden."""
 
     head: str
     arrays: dict[str, NDArray[Any]]
@@ -38,7 +39,7 @@ def find_subject(bundle: Bundle, options: BenchOptions, golden: Arrays) -> Subje
     if not scorer.has_map:
         raise RecipeError(f"recipe {options.recipe!r} has no head in the graph; name another recipe")
     inputs = bundle.manifest.graph(recipe.precision, scorer.head).inputs[1:]
-    return Subject(scorer.head, {spec.name: recipe.arrays[spec.name] for spec in inputs}, recipe)
+    return Subject(scorer.head, resident(recipe, inputs, scorer.head), recipe)
 
 
 def open_subject(bundle: Bundle, precision: str, subject: Subject, options: BenchOptions) -> Backend:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,20 @@ from peer_process import Peer
 from peer_turns import Row, agreement, column, forget, ours, theirs, times, turns
 from PIL import Image
 
-from orinspect_edge_runtime import Detector, metrics
+from orinspect_edge_runtime import Bundle, Detector, metrics
 from orinspect_edge_runtime.backends import searching
+from orinspect_edge_runtime.bank_rule import BankRule
 
 FLAT = "orinspect fp32 flat"
+# num_neighbors of their default.
+THEIR_NEIGHBOURS = 9
 
 
 def latency(peer: Peer, place: Place, rows: int, images: int) -> list[Row]:
     """A row a contender: times, ratios to it, and agreement, for one bank."""
     made = exported(peer, place, rows)
     files, labels = place.files.test[:images], place.files.labels[:images]
-    nearest = _nearest_distances(peer, made["torch"], files)
+    nearest = _their_scores(peer, made["torch"], files, 1)
     detectors = _detectors(place, rows)
     done = turns(theirs(peer, "anomalib", made) | ours(detectors), files)
     forget(peer, "anomalib")
@@ -35,20 +39,31 @@ def latency(peer: Peer, place: Place, rows: int, images: int) -> list[Row]:
 
 
 def same_pixels(peer: Peer, place: Place, rows: int, images: int) -> Row:
-    """Agreement of our fp32 on lossless images of the model's size, which nobody has to resize."""
+    """Agreement of our fp32 on lossless images of the model's size, which nobody has to resize.
+
+    `reweighted`: with their default of nine neighbours, by which they weigh the score, as `fit --reweight 9`.
+    """
     copies = []
     for path in place.files.test[:images]:
         copies.append(place.folder / f"{path.stem}.png")
         Image.fromarray(frame_of(path, place.bundle.manifest.preprocess)).save(copies[-1])
-    other = _nearest_distances(peer, exported(peer, place, rows)["torch"], copies)
-    with Detector.load(bundle_with(place, rows), "fp32", threads=1) as detector:
-        mine = np.array([detector(path).score for path in copies])
-    return {"bank": rows, "images": images} | agreement(mine, other)
+    bundle, file = bundle_with(place, rows), exported(peer, place, rows)["torch"]
+    plain = bundle.recipe("fp32")
+    ruled = replace(plain, name="reweighted", arrays=plain.arrays | BankRule(reweight=THEIR_NEIGHBOURS).arrays())
+    nearest = agreement(_our_scores(bundle, "fp32", copies), _their_scores(peer, file, copies, 1))
+    mine = _our_scores(bundle.add_recipe(ruled), "reweighted", copies)
+    other = _their_scores(peer, file, copies, THEIR_NEIGHBOURS)
+    return {"bank": rows, "images": images} | nearest | {"reweighted": agreement(mine, other)}
 
 
-def _nearest_distances(peer: Peer, file: str, images: list[Path]) -> Any:
-    """Their scores with num_neighbors = 1: the largest distance of a patch to its nearest row, as ours."""
-    peer.ask("open_model", key="nearest", kind="torch", file=file, neighbours=1)
+def _our_scores(bundle: Bundle, recipe: str, images: list[Path]) -> Any:
+    with Detector.load(bundle, recipe, threads=1) as detector:
+        return np.array([detector(path).score for path in images])
+
+
+def _their_scores(peer: Peer, file: str, images: list[Path], neighbours: int) -> Any:
+    """With num_neighbors = 1: the largest distance of a patch to its nearest row, as ours."""
+    peer.ask("open_model", key="nearest", kind="torch", file=file, neighbours=neighbours)
     scores = [peer.ask("predict", key="nearest", image=str(path))["score"] for path in images]
     peer.ask("close_model", key="nearest")
     return np.array(scores)

@@ -21,8 +21,8 @@ to score and full-size map. `cpu_ms` is the processor time of the process, which
 least; ratios are medians over images of anomalib's over ours, with the 10th and 90th percentile. `flat` is our graph
 with the search inside of it. Agreement is with their scores of num_neighbors = 1, which are the same definition: on the
 JPEG files, which each side decodes and resizes in its own way, and on lossless files of the model's size, which leave
-only the arithmetic. `start` is from the start of a process to its first score, and the peak of its resident memory; modules
-have their bytecode, as pip leaves them.
+only the arithmetic, there also with their default of nine, by which the score is weighed. `start` is from the start of a
+process to its first score, and the peak of its resident memory; modules have their bytecode, as pip leaves them.
 Not compared: AnomaVision.
 """
 

@@ -29,9 +29,10 @@ PROBES = 4
 # Shares of the patches, and of the bank's rows times patches, beyond which the flat search is the faster one.
 FLAT_PATCHES, FLAT_ROWS = 0.25, 0.05
 SAMPLE, SAMPLE_A_CELL, KMEANS_ROUNDS = 4096, 40, 6
+# Rows whose mean a flat search is centred at.
+CENTRED = 256
 # Bytes of an intermediate result: what stays in the cache, and is not fetched from the system and given back each time.
 BLOCK_BYTES = 1 << 20
-ORIGIN = np.float32(0)
 
 
 @dataclass(frozen=True)
@@ -167,18 +168,18 @@ class PatchSearch:
             squared[pick], best[pick] = found[nearest], rows[nearest]
 
     def _flat(self, queries: Floats) -> tuple[Floats, Rows]:
-        squared, best = flat_nearest(queries, self._rows, 1, self._centre)
+        squared, best = flat_nearest(queries, self._rows, 1)
         return squared[:, 0], best[:, 0]
 
 
-def flat_nearest(
-    queries: Floats, rows: Floats, count: int, centre: Floats | np.float32 = ORIGIN
-) -> tuple[Floats, Rows]:
+def flat_nearest(queries: Floats, rows: Floats, count: int) -> tuple[Floats, Rows]:
     """Squared distances float32 [P, count] of queries [P, D] to their nearest rows of [M, D], nearest first, and the rows'
-    numbers. count: 1 to M. centre: [D], a point amid the rows, the nearer the less float32 loses.
+    numbers. count: 1 to M.
 
     Memory beside the results: BLOCK_BYTES of rows, and their products with the queries.
     """
+    # Seen from amid the rows, float32 loses the least.
+    centre = rows[_spread(len(rows), CENTRED)].mean(axis=0)
     doubled = 2 * (queries - centre)
     nearness, best = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.intp)
     for block in _blocks(rows):
@@ -201,7 +202,7 @@ def _largest(values: Floats, count: int) -> Rows:
         return np.asarray(values.argmax(axis=1)[:, None])
     if count >= values.shape[1]:
         return np.broadcast_to(np.arange(values.shape[1]), values.shape)
-    return np.sort(np.argpartition(-values, count - 1, axis=1)[:, :count], axis=1)
+    return np.sort(np.argpartition(values, -count, axis=1)[:, -count:], axis=1)
 
 
 def _main_directions(sample: Floats) -> Floats | None:

@@ -74,6 +74,21 @@ def test_the_nearest_good_patch_is_where_good_parts_look_alike(folder: Path) -> 
     assert nearest.y is not None and nearest.y * 4 % 1 == 0.5
 
 
+def test_the_nearest_good_patch_is_nearest_by_the_rule_of_the_bank(folder: Path, tmp_path: Path) -> None:
+    """By the cosine a grey patch of any brightness looks like any other; a red one like the reddest."""
+    shutil.copytree(folder, tmp_path / "bundle")
+    bundle, good = Bundle.open(tmp_path / "bundle"), [picture(n) for n in range(24)]
+    reddish, red = picture(30), picture(61)
+    reddish.pixels[8:16, 32:48, 0] = 220
+    red.pixels[16:24, :16] = (200, 90, 90)
+    options = FitOptions(false_alarm=0.1, groups=1, distance="cosine", projection="none")
+    bundle = bundle.add_recipe(fit_recipe(bundle, [*good, reddish], "cosine", options))
+    with Detector.load(bundle, "cosine") as detector:
+        why = explain(detector, red, detector(red))
+    nearest = why.regions[0].nearest
+    assert nearest is not None and (nearest.image, nearest.x, nearest.y) == ("30.png", 2.5 / 4, 1.5 / 4)
+
+
 def test_an_accepted_image_has_a_p_value_and_no_regions(folder: Path) -> None:
     with Detector.load(folder, "patchcore") as detector:
         frame = min((picture(n) for n in range(70, 80)), key=lambda frame: detector(frame).score)

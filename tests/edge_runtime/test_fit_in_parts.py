@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orinspect_edge_runtime.bank_rule import in_space
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.dataset import evenly
 from orinspect_edge_runtime.detector import Detector
-from orinspect_edge_runtime.errors import RecipeError
+from orinspect_edge_runtime.errors import InputError, RecipeError
+from orinspect_edge_runtime.features import Features, score_features
 from orinspect_edge_runtime.fit import FitOptions, fit_recipe
 from orinspect_edge_runtime.memory_bank import MemoryBank
 from orinspect_edge_runtime.preprocess import Frame
 from orinspect_edge_runtime.recipe import Recipe
+from orinspect_edge_runtime.scorers import SCORERS
 from orinspect_edge_runtime.whitening import Whitening
 
 SIDE, HELD, LATER = 32, 12, 30
@@ -54,7 +57,7 @@ def test_every_patch_of_every_image_is_within_the_radius_told(grown: Bundle) -> 
         frames = [picture(n) for n in (*range(HELD), *range(100, 100 + LATER))]
         patches = [whitening(detector.features(frame).patches[0]) for frame in frames]
         scores = [detector(frame).score for frame in frames[HELD:]]
-    farthest = max(float(bank.distances(one, 0).max()) for one in patches)
+    farthest = max(float(bank.rule.nearest(one, bank.rows).max()) for one in patches)
     assert farthest <= recipe.arrays["bank_radius"][0] * (1 + 1e-4)
     assert max(scores) <= 1e-3, "each of the later ones scores as a usual good image at most"
 
@@ -107,6 +110,28 @@ def test_a_scorer_without_a_bank_is_refused(fits: tuple[Bundle, Recipe, Recipe])
         fit_recipe(fits[0], held, "part", FitOptions("mahalanobis", groups=1), more=[picture(100)])
 
 
+@pytest.mark.parametrize("chosen", [{"neighbours": 3}, {"distance": "cosine"}])
+def test_no_score_rises_by_these_rules_either(grown: Bundle, chosen: dict[str, Any]) -> None:
+    options, rng = FitOptions(groups=1, false_alarm=0.2, **chosen), np.random.default_rng(0)
+    held, later = [picture(n) for n in range(HELD)], [picture(100 + n) for n in range(LATER)]
+    less, more = (fit_recipe(grown, held, "part", options, more=extra) for extra in ([], later))
+    assert less.arrays["bank"].shape[1] < more.arrays["bank"].shape[1]
+    features = Features(np.zeros((50, 9), np.float32), rng.random((50, 16, 3)).astype(np.float32))
+    old, new = (score_features(SCORERS["patchcore"], recipe.arrays, features)[0] for recipe in (less, more))
+    assert (new <= old + 1e-4).all() and (new < old - 0.1).any()
+    with Detector.load(grown) as detector:
+        patches = np.concatenate([detector.features(frame).patches[0] for frame in later])
+    bank = MemoryBank.of(more.arrays)
+    nearest = bank.rule.nearest(in_space(more.arrays, patches), bank.rows)[:, 0]
+    assert 0 < nearest.max() <= more.arrays["bank_radius"][0] * (1 + 1e-4)
+
+
+def test_reweighting_is_refused_because_it_could_promise_nothing(fits: tuple[Bundle, Recipe, Recipe]) -> None:
+    held = [picture(n) for n in range(HELD)]
+    with pytest.raises(InputError, match="--reweight: a row more can raise a score, so --in-memory could promise"):
+        fit_recipe(fits[0], held, "part", FitOptions(groups=1, reweight=9), more=[picture(100)])
+
+
 def test_knn_takes_each_of_them(fits: tuple[Bundle, Recipe, Recipe]) -> None:
     held, later = [picture(n) for n in range(HELD)], [picture(100 + n) for n in range(5)]
     recipe = fit_recipe(fits[0], held, "part", FitOptions("knn", groups=1), more=later)
@@ -135,6 +160,7 @@ def test_the_command_says_what_it_did(
     for options, message in (
         (("--in-memory", "10", "--scorer", "mahalanobis"), "has to see all images at once; use patchcore or knn"),
         (("--tile-overlap", "0.5"), "give both, or none"),
+        (("--in-memory", "10", "--reweight", "9"), "a row more can raise a score"),
     ):
         refused = orinspect("fit", tmp_path / "bundle", pictures / "train", *options)
         assert refused.code == 2 and message in refused.err

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orinspect_edge_runtime import patch_search
-from orinspect_edge_runtime.patch_search import Nearest, PatchSearch
+from orinspect_edge_runtime.patch_search import Nearest, PatchSearch, flat_nearest
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -125,3 +125,27 @@ def test_the_certificate_never_lies(
     near = rows[rng.integers(count, size=patches)]
     queries = (near + spread * variances * rng.standard_normal((patches, dim))).astype(np.float32)
     check(rows, queries, PatchSearch(rows)(queries))
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(1, 90),
+    wanted=st.integers(1, 12),
+    block=st.sampled_from([1, 200, 1 << 20]),
+    offset=st.sampled_from([0.0, 50.0]),
+)
+def test_the_nearest_rows_are_found_whatever_the_blocks(
+    seed: int, rows: int, wanted: int, block: int, offset: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    bank = (rng.standard_normal((rows, 7)) + offset).astype(np.float32)
+    bank[rng.integers(rows, size=rows // 3)] = bank[0]
+    queries, count = (rng.standard_normal((5, 7)) + offset).astype(np.float32), min(wanted, rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(patch_search, "BLOCK_BYTES", block)
+        squared, best = flat_nearest(queries, bank, count)
+    distances = flat(bank, queries)
+    np.testing.assert_allclose(np.sqrt(squared), np.sort(distances, axis=1)[:, :count], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(distances, best, axis=1), np.sqrt(squared), rtol=1e-4, atol=1e-5)
+    assert all(len(set(row)) == count for row in best.tolist()), "no row is counted twice"

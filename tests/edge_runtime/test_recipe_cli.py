@@ -129,3 +129,60 @@ def test_what_cannot_be_done_is_one_line_and_changes_nothing(
     assert (ran.code, ran.out) == (2, "")
     assert message in ran.err and len(ran.err.splitlines()) == 1
     assert (bundle / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "told", "runs"),
+    [
+        (("--neighbours", "3", "--projection", "none"), "neighbours 3, projection none", "rows searched one by one"),
+        (("--reweight", "9"), "reweight 9", "rows searched in cells"),
+        (("--components", "2"), "components 2", ""),
+    ],
+)
+def test_the_options_of_a_bank_all_the_way(
+    bundle: Path, pictures: Path, orinspect: Callable[..., Any], options: tuple[str, ...], told: str, runs: str
+) -> None:
+    fitted = orinspect("fit", bundle, pictures / "train", "--recipe", "part", "--false-alarm", "0.1", *options)
+    assert fitted.code == 0, fitted.err
+    assert f"distances: {told}\n" in fitted.out
+    assert f"part: patchcore ({told}) fp32" in orinspect("recipe", "list", bundle).out
+    assert json.loads(orinspect("recipe", "list", bundle, "--json").out)[0]["distances"] == told
+    asked = dict(zip((name.removeprefix("--") for name in options[::2]), options[1::2], strict=True))
+    shown = json.loads(orinspect("fit", bundle, pictures / "train", "--recipe", "part", "--json", *options).out)
+    assert {name: str(shown[name]) for name in asked} == asked
+    judged = json.loads(orinspect("evaluate", bundle, pictures, "--json").out)
+    assert judged["auroc"] > 0.9
+    explained = orinspect("score", bundle, pictures / "test/blot", "--explain")
+    assert explained.code == 0 and "nearest good: " in explained.out
+    measured = json.loads(orinspect("bench", bundle, "--recipe", "part", "--runs", "10", "--json").out)
+    assert runs in measured["latencies"][0]["runs_on"] and measured["bank_rows"] > 10
+    assert ("searched" in measured["latencies"][0]["runs_on"]) == bool(runs)
+    assert orinspect("check", bundle).code == 0
+    assert orinspect("recipe", "add", bundle, pictures / "test/good/00.png").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--scorer", "knn", "--neighbours", "3"),
+            "--neighbours is of the memory bank of the scorer patchcore: knn has",
+        ),
+        (("--scorer", "padim", "--distance", "cosine"), "--distance is of the memory bank of the scorer patchcore"),
+        (("--scorer", "student", "--components", "3"), "--components is of the memory bank"),
+        (("--neighbours", "3", "--reweight", "9"), "leave --neighbours away"),
+        (("--reweight", "1"), "--reweight 1: 2 rows or more, 9 are usual; 0 for none"),
+        (("--reweight", "9", "--tiles", "2x2"), "--tiles judges tile by tile"),
+        (("--distance", "manhattan"), "--distance manhattan is not known: use one of l2, cosine"),
+        (("--projection", "random"), "--projection random is not known: use one of whitened, none"),
+        (("--components", "4"), "--components 4: 1 to 3 for this encoder"),
+        (("--neighbours", "0"), "0 is not in the range"),
+    ],
+)
+def test_options_of_a_bank_that_cannot_be(
+    bundle: Path, pictures: Path, orinspect: Callable[..., Any], options: tuple[str, ...], message: str
+) -> None:
+    before = (bundle / "manifest.json").read_bytes()
+    refused = orinspect("fit", bundle, pictures / "train", "--recipe", "part", *options)
+    assert refused.code == 2 and message in refused.err and refused.err.splitlines()[-1].startswith("orinspect: ")
+    assert (bundle / "manifest.json").read_bytes() == before

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,6 +141,48 @@ def test_the_wrongly_good_defect_is_found_again_once_forgotten(real_bundle: Path
         forget_image(bundle, None, defect.source)
         detector.refresh()
         assert detector(again).is_anomalous
+
+
+# The cosine of whitened noise says nothing: what is new here is a colour.
+BANKS: list[dict[str, Any]] = [{"neighbours": 3}, {"reweight": 9}, {"distance": "cosine", "projection": "none"}]
+
+
+@pytest.mark.parametrize("chosen", BANKS)
+def test_edits_go_by_the_rule_of_the_bank(bundle: Bundle, chosen: dict[str, Any]) -> None:
+    options, alarm = FitOptions(false_alarm=0.1, groups=1, **chosen), picture(50, spot=160)
+    alarm.pixels[8:16, 8:16, 0] = 220
+    bundle = bundle.add_recipe(fit_recipe(bundle, [picture(n) for n in range(24)], "ruled", options))
+    old = bundle.recipe("ruled")
+    with Detector.load(bundle, "ruled") as detector:
+        before = detector(alarm)
+        assert before.is_anomalous
+        edit = mark_good(bundle, "ruled", alarm, detector=detector)
+        assert detector.refresh() == ("ruled",)
+        after = detector(alarm)
+    now = bundle.now().recipe("ruled")
+    assert edit.rows_added >= 1
+    assert (edit.score_before, edit.score_after) == pytest.approx((before.score, after.score), rel=1e-4, abs=1e-4)
+    assert after.score < before.score and after.is_anomalous == ("averages over several neighbours" in edit.message)
+    assert after.is_anomalous == (chosen == {"neighbours": 3}), "a row brings a patch near, but not its mean of three"
+    assert ("no longer certain" in edit.message) == ("reweight" in chosen)
+    if "distance" in chosen:
+        np.testing.assert_allclose(np.linalg.norm(now.arrays["bank"][:3], axis=0), 1, rtol=1e-5)
+    forget_image(bundle, "ruled", alarm.source)
+    assert {n: a.tobytes() for n, a in bundle.now().recipe("ruled").arrays.items() if n != "image_groups"} == {
+        n: a.tobytes() for n, a in old.arrays.items() if n != "image_groups"
+    }
+    undo(bundle, "ruled")
+    assert same(bundle.now().recipe("ruled"), now)
+    undo(bundle, "ruled")
+    assert same(bundle.now().recipe("ruled"), old)
+
+
+def test_a_bank_of_fewer_rows_than_neighbours_is_not_taught(bundle: Bundle) -> None:
+    options = FitOptions(false_alarm=0.1, groups=1, neighbours=60)
+    bundle = bundle.add_recipe(fit_recipe(bundle, [picture(n) for n in range(3)], "few", options))
+    with pytest.raises(RecipeError, match="a bank of 48 rows, fewer than its 60 neighbours: fit again"):
+        mark_good(bundle, "few", picture(50, spot=160))
+    assert same(bundle.now().recipe("few"), bundle.recipe("few"))
 
 
 @pytest.mark.parametrize("seed", range(3))

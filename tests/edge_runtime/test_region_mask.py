@@ -22,6 +22,7 @@ from orinspect_edge_runtime.fit import FitOptions, fit_recipe
 from orinspect_edge_runtime.heads import axis_filter
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec
 from orinspect_edge_runtime.recipe_edit import mark_good
+from orinspect_edge_runtime.recipe_threshold import rescored
 from orinspect_edge_runtime.region_mask import RegionMask, inspected_patches, on_all_patches, read_region
 from orinspect_edge_runtime.scorers import SCORERS
 from orinspect_edge_runtime.scorers.padim import Padim
@@ -29,11 +30,11 @@ from orinspect_edge_runtime.scorers.padim import Padim
 SIDE, CELL = 32, 8
 
 
-def picture(seed: int, spot: tuple[int, int] | None = None) -> Frame:
+def picture(seed: int, spot: tuple[int, int] | None = None, colour: Any = 250) -> Frame:
     pixels = np.random.default_rng(seed).integers(90, 110, (SIDE, SIDE, 3), dtype=np.uint8)
     if spot is not None:
         row, column = spot
-        pixels[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = 250
+        pixels[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = colour
     return Frame(pixels, f"{seed}.png")
 
 
@@ -67,6 +68,24 @@ def test_only_the_inspected_region_counts(bundle: Bundle) -> None:
     assert outside.anomaly_map.max() <= outside.score + 1e-3
     peak = np.unravel_index(int(inside.anomaly_map.argmax()), inside.anomaly_map.shape)
     assert CELL <= peak[0] < 2 * CELL and peak[1] < CELL
+
+
+@pytest.mark.parametrize("chosen", [{"neighbours": 3}, {"reweight": 9}, {"distance": "cosine", "projection": "none"}])
+def test_a_mask_holds_by_any_rule(bundle: Bundle, chosen: dict[str, Any]) -> None:
+    options, good = FitOptions(false_alarm=0.1, groups=1, **chosen), [picture(n) for n in range(24)]
+    # The cosine sees colours, not how bright they are.
+    blue = (60, 60, 250)
+    defects = [picture(70, (1, 1), blue), picture(71, (2, 0), blue)]
+    bundle = bundle.add_recipe(fit_recipe(bundle, good, "half", options, mask=left_half(), defects=defects))
+    recipe = bundle.recipe("half")
+    assert recipe.defect_scores == pytest.approx(rescored(recipe).defect_scores, rel=1e-5)
+    with Detector.load(bundle, "half") as detector:
+        plain, outside, inside = (detector(picture(50, spot, blue)) for spot in (None, (1, 3), (1, 0)))
+        for frame in (picture(50, (1, 3), blue), picture(51, (2, 1)), *defects):
+            expected, _ = score_features(SCORERS["patchcore"], recipe.arrays, detector.features(frame))
+            assert detector(frame).score == pytest.approx(expected[0], rel=1e-3, abs=1e-3)
+        assert [detector(frame).score for frame in defects] == pytest.approx(recipe.defect_scores.tolist(), rel=1e-3)
+    assert outside.score == pytest.approx(plain.score, abs=1e-3) and inside.is_anomalous
 
 
 def test_the_bank_holds_inspected_patches_only_also_after_an_edit(bundle: Bundle) -> None:

@@ -20,6 +20,7 @@ from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.errors import CheckFailed, InputError
 from orinspect_edge_runtime.explain import explain
+from orinspect_edge_runtime.features import score_features
 from orinspect_edge_runtime.fit import FitOptions, fit_recipe
 from orinspect_edge_runtime.heads import axis_filter
 from orinspect_edge_runtime.patch_scores import PatchScores
@@ -151,6 +152,20 @@ def test_an_alarm_is_explained_in_the_pictures_own_coordinates(bundle: Bundle) -
     assert (region.nearest.x, region.nearest.y) == pytest.approx((2.5 / 10, 1.5 / 7))
 
 
+@pytest.mark.parametrize("chosen", [{"neighbours": 3}, {"distance": "cosine", "projection": "none"}])
+def test_tiles_are_searched_by_any_rule(bundle: Bundle, chosen: dict[str, Any]) -> None:
+    options = FitOptions(tiles="3x2", **chosen)
+    bundle = bundle.add_recipe(fit_recipe(bundle, [picture(n) for n in range(12)], "ruled", options))
+    recipe, frame = bundle.recipe("ruled"), picture(50, (3, 6))
+    frame.pixels[3 * CELL : 4 * CELL, 6 * CELL : 7 * CELL, 2] = 60
+    with Detector.load(bundle, "ruled") as detector:
+        verdict, features = detector(frame), detector.features(frame)
+    scores, _ = score_features(SCORERS["patchcore"], recipe.arrays, features)
+    assert verdict.score == pytest.approx(scores[0], rel=1e-5) and verdict.is_anomalous
+    peak = np.unravel_index(int(np.asarray(verdict.anomaly_map).argmax()), (HEIGHT, WIDTH))
+    assert (peak[0] // CELL, peak[1] // CELL) == (3, 6)
+
+
 def test_recipes_with_and_without_tiles_in_turn(bundle: Bundle) -> None:
     frame = picture(80, (2, 2))
     with Detector.load(bundle, "whole", recipes=["tiled"]) as detector:
@@ -216,6 +231,7 @@ def test_its_maps_are_in_the_report(
         ({"tiles": "2x2", "tile_overlap": float("nan")}, "--tile-overlap nan"),
         ({"tiles": "2x2", "scorer": "padim"}, "--tiles needs the scorer patchcore"),
         ({"tiles": "2x2", "groups": 2}, "leave --groups away"),
+        ({"tiles": "2x2", "reweight": 9}, "--reweight weighs a picture by its one farthest patch"),
     ],
 )
 def test_tiles_that_cannot_be(fields: dict[str, Any], message: str) -> None:

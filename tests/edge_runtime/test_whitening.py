@@ -82,5 +82,26 @@ def test_unusable_features(chunks: list[np.ndarray], text: str) -> None:
 
 
 def test_unknown_kind() -> None:
-    with pytest.raises(InputError, match="zca, pca"):
+    with pytest.raises(InputError, match="zca, pca, none"):
         fit_whitening([np.ones((2, 2))], kind="cholesky")
+
+
+@pytest.mark.parametrize("kind", ["zca", "pca"])
+def test_components_keep_the_directions_of_the_largest_variance(kind: str) -> None:
+    rng = np.random.default_rng(2)
+    turned = np.linalg.qr(rng.standard_normal((5, 5)))[0]
+    values = (rng.standard_normal((4000, 5)) * [9, 5, 3, 1, 0.5]) @ turned.T
+    whitening = fit_whitening([values], kind=kind, components=2)
+    kept = whitening((whitening.mean + np.concatenate([3 * turned.T, -turned.T])).astype(np.float32))
+    lengths = np.linalg.norm(kept, axis=1)
+    np.testing.assert_allclose(lengths[:2] / 3, [1 / 9, 1 / 5], rtol=0.1)
+    np.testing.assert_allclose(lengths[2:5], 0, atol=0.05)
+    assert np.linalg.matrix_rank(whitening.projection, tol=1e-4) == 2
+    whole, all_of_them = fit_whitening([values], kind=kind), fit_whitening([values], kind=kind, components=5)
+    np.testing.assert_array_equal(whole.projection, all_of_them.projection)
+
+
+@pytest.mark.parametrize("components", [0, 4])
+def test_components_that_are_not_there(components: int) -> None:
+    with pytest.raises(InputError, match=f"--components {components}: 1 to 3 for this encoder"):
+        fit_whitening([np.ones((2, 3))], components=components)

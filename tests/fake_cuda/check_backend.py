@@ -22,14 +22,20 @@ from fake_tensorrt import recording
 
 import fake_cuda
 from orinspect_edge_runtime import golden
+from orinspect_edge_runtime.backends import open_backend
 from orinspect_edge_runtime.backends.cuda_memory import CudaError
 from orinspect_edge_runtime.backends.onnxruntime import OnnxRuntimeBackend
+from orinspect_edge_runtime.backends.searching import SearchingEngine
 from orinspect_edge_runtime.backends.tensorrt import TensorRTBackend
+from orinspect_edge_runtime.bank_rule import BankRule
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.device import RECORDING
 from orinspect_edge_runtime.engine import Engine
 from orinspect_edge_runtime.errors import BundleError, CheckFailed, InputError, OrinspectError, RecipeError
+from orinspect_edge_runtime.features import Features, score_features
 from orinspect_edge_runtime.passport import EnginePassport
+from orinspect_edge_runtime.scorers import SCORERS
+from orinspect_edge_runtime.scorers.patchcore import bank_columns
 from orinspect_export.builder import BuildOptions, build_engine
 from orinspect_export.memory_limits import Effort
 from orinspect_export.profiles import ranges_for
@@ -226,6 +232,36 @@ def test_prepared_recipes_take_turns_without_a_copy_and_are_freed(
         with pytest.raises(RecipeError, match="does not fit"):
             backend.prepare({})
         assert DRIVER.live() == live
+
+
+@pytest.mark.parametrize("rule", [BankRule(3), BankRule(reweight=9), BankRule(distance="cosine")])
+def test_a_bank_with_a_rule_is_searched_beside_the_engine(
+    opened: Callable[..., TensorRTBackend], bundle: Bundle, inputs: Any, recorded: Any, rule: BankRule
+) -> None:
+    spec, frames, rows = bundle.manifest.graphs[0], recorded["frames"], rule.placed(inputs["bank"][:3].T)
+    ruled = inputs | {"bank": bank_columns(rows, np.zeros(len(rows), int), 1), **rule.arrays()}
+    with open_backend(bundle.read(spec.file), spec, threads=1, arrays=ruled) as reference:
+        reference.set_inputs(ruled)
+        expected = reference.run(frames)
+    features = Features(expected["embedding"], expected["patches"])
+    assert np.allclose(expected["score"], score_features(SCORERS["patchcore"], ruled, features)[0], atol=1e-5)
+    with SearchingEngine(opened(), spec) as backend:
+        backend.set_inputs(inputs)
+        plain, description, live = backend.run(frames), backend.description, DRIVER.live()
+        prepared = backend.prepare(ruled)
+        for _ in range(4):
+            assert same(backend.run(frames, prepared), expected)
+            assert same(backend.run(frames), plain)
+        backend.release(prepared)
+        assert (backend.description, DRIVER.live()) == (description, live)
+        assert list(backend.run_in_parts(frames[:1])[1]) == ["copy_in", "engine", "copy_out"]
+        backend.set_inputs(ruled)
+        assert "rows searched" in backend.description and same(backend.run(frames), expected)
+        outputs, seconds = backend.run_in_parts(frames[:2])
+        assert same(outputs, {name: values[:2] for name, values in expected.items()})
+        assert list(seconds) == ["copy_in", "engine", "copy_out", "search"] and seconds["search"] > 0
+    with opened() as bare, pytest.raises(RecipeError, match="differs in: bank_rule"):
+        bare.set_inputs(ruled)
 
 
 def test_results_are_copies(opened: Callable[..., TensorRTBackend], inputs: Any, recorded: Any) -> None:

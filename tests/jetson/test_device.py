@@ -19,6 +19,7 @@ import fake_cuda
 import pytest
 
 from orinspect_edge_runtime import passport as passports
+from orinspect_edge_runtime.bank_rule import BankRule
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.device import RECORDING
 from orinspect_edge_runtime.recipe import Recipe
@@ -106,6 +107,15 @@ class TestEngine:
         assert by_engine["score"] == pytest.approx(by_cpu["score"], abs=1e-5)
         assert "TensorRT 10.3.0 (pycuda)" in by_engine["description"]
         assert "TensorRT 10.3.0" in json.loads(on_board("detect", bundle, "auto", image).stdout)["description"]
+        opened = Bundle.open(bundle)
+        ruled = opened.recipe(None)
+        ruled.arrays.update(BankRule(3).arrays())
+        opened.add_recipe(ruled)
+        by_engine = json.loads(on_board("detect", bundle, "tensorrt", image).stdout)
+        by_rule = json.loads(on_board("detect", bundle, "onnxruntime", image).stdout)
+        assert by_engine["score"] == pytest.approx(by_rule["score"], abs=1e-5)
+        assert "TensorRT 10.3.0 (pycuda)" in by_engine["description"]
+        assert "16 rows searched one by one" in by_engine["description"]
         again = on_board("build", bundle, "--precision", "fp32")
         assert "is valid for this device: nothing to build" in again.stdout
         Bundle.open(bundle)

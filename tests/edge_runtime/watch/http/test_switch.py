@@ -16,6 +16,8 @@ pytest.importorskip("starlette", reason="the extra `watch` is not installed")
 from site_of_tests import wait_for
 
 from orinspect_edge_runtime.errors import CheckFailed, ConfigError
+from orinspect_edge_runtime.features import Features
+from orinspect_edge_runtime.fit import FitOptions, fit_features
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.watch.config import TriggerConfig, WatchConfig, make_config
 from orinspect_edge_runtime.watch.http.choice import FILE, chosen_recipe, keep_choice
@@ -114,7 +116,24 @@ def test_a_part_is_taught_with_the_rank_of_the_recipe_that_runs(
 ) -> None:
     columns = rank or 3
     recipe = tiny_recipe(scorer="padim", arrays={"patch_factors": np.zeros((1, 16, 3, columns), np.float32)})
+    options = taught_like(recipe, tmp_path)
+    assert (options.scorer, options.rank) == ("padim", rank)
+
+
+@pytest.mark.parametrize(
+    "chosen", [{}, {"neighbours": 3, "components": 2}, {"reweight": 9, "distance": "cosine", "projection": "none"}]
+)
+def test_a_part_is_taught_with_the_bank_of_the_recipe_that_runs(
+    chosen: dict[str, Any], tiny_recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    features = Features(np.zeros((6, 9), np.float32), rng.standard_normal((6, 16, 3)).astype(np.float32))
+    fitted = fit_features(features, FitOptions(groups=1, **chosen))
+    options = taught_like(tiny_recipe(arrays=fitted.arrays, false_alarm=0.01), tmp_path)
+    assert options == FitOptions(**chosen)
+
+
+def taught_like(recipe: Recipe, folder: Path) -> FitOptions:
     config = SimpleNamespace(recipe=SimpleNamespace(backend="auto"))
     watch: Any = SimpleNamespace(judge=SimpleNamespace(product=SimpleNamespace(recipe=recipe)), config=config)
-    options = Switch(watch, tmp_path).fit_options()
-    assert (options.scorer, options.rank) == ("padim", rank)
+    return Switch(watch, folder).fit_options()

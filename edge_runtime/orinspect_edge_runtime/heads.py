@@ -13,7 +13,8 @@ G is the number of groups (kinds of good image that the recipe tells apart), M t
 
 patchcore (Roth et al. 2022, arXiv 2106.08265), on whitened patches z = (x - mean) @ projection:
     min over rows m of |z - b_m|^2, as the product of [2z, 1, onehot(group)] with the columns of `bank`, which are
-    [b_m; -|b_m|^2; -penalty(group, m)]: rows of another group are out of reach, at no extra cost.
+    [b_m; -|b_m|^2; -penalty(group, m)]: rows of another group are out of reach, at no extra cost. Recipes with another rule
+    (bank_rule.py) only take the patches from the graph.
 padim (Defard et al. 2020, arXiv 2011.08785), on projected patches, c = x_p @ projection - mean[g, p]:
     sqrt |scale[g, p] |c|^2 - |c @ factor[g, p]|^2| with one Gaussian of `projected_dim` dimensions for each position and
     group. Full: scale 0, and a factor of as many columns as dimensions. Low-rank: a scale, and few columns.

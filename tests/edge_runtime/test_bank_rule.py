@@ -180,6 +180,14 @@ def test_a_rule_that_is_not_known_is_refused(content: Any) -> None:
         BankRule.of({RULE: np.array(content, np.int32)})
 
 
+def test_no_images_have_no_scores() -> None:
+    for rule in (GRAPHS_RULE, BankRule(3)):
+        scores, distances = SCORERS["patchcore"].raw_scores(
+            tiny(40, rule), np.zeros((0, 9), np.float32), np.zeros((0, 16, 3), np.float32), np.zeros(0, int)
+        )
+        assert scores.shape == (0,) and distances is not None and distances.shape == (0, 16)
+
+
 def test_options_are_told_where_they_are_not_the_usual() -> None:
     patches = np.random.default_rng(0).standard_normal((6, 9, 4)).astype(np.float32) * [4, 3, 2, 1]
     embeddings, groups = np.zeros((6, 1), np.float32), np.zeros(6, int)
@@ -209,6 +217,14 @@ def test_without_a_projection_patches_are_as_the_encoder_gives_them() -> None:
         PatchCore(components=5).fit(embeddings, patches, groups, 1)
     with pytest.raises(InputError, match="--projection pca is not known: use one of whitened, none"):
         PatchCore(projection="pca")
+
+
+def test_patches_too_long_for_the_graph_to_keep_groups_apart_are_refused() -> None:
+    patches, groups = 90 * np.random.default_rng(0).standard_normal((6, 9, 8)).astype(np.float32), np.arange(6) % 2
+    with pytest.raises(InputError, match="too long for kinds of good image; use --groups 1"):
+        PatchCore(projection="none").fit(patches[:, 0], patches, groups, 2)
+    PatchCore(projection="none").fit(patches[:, 0], patches, groups * 0, 1)
+    PatchCore().fit(patches[:, 0], patches, groups, 2)
 
 
 def tiny(rows: int, rule: BankRule, groups: int = 2) -> dict[str, Array]:

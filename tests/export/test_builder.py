@@ -17,10 +17,12 @@ import fake_tensorrt
 import pytest
 from fake_tensorrt import recording
 
+from orinspect_edge_runtime.bank_rule import BankRule
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.device import Device
 from orinspect_edge_runtime.errors import CheckFailed, InputError
-from orinspect_export import build_process, layer_report, memory_limits, profiles, timing_cache
+from orinspect_edge_runtime.recipe import Recipe
+from orinspect_export import build_process, engine_build, layer_report, memory_limits, profiles, timing_cache
 from orinspect_export.builder import BuildFailed, BuildOptions, build_engine
 from orinspect_export.compiler import compiler_installed
 from orinspect_export.trt_network import GraphRefused
@@ -177,6 +179,14 @@ def test_a_recipe_moves_the_typical_size_and_widens_the_range() -> None:
     assert profiles.ranges_for(90000, 12)["groups"] == (1, 12, 12)
     assert profiles.ranges_for(batch=1)["batch"] == (1, 1, 1)
     assert profiles.ranges_for(factor_columns=16)["factor_columns"] == (1, 16, 256)
+
+
+def test_an_engine_whose_recipe_is_searched_beside_it_is_tuned_for_one_row(tiny_recipe: Callable[..., Recipe]) -> None:
+    recipe = tiny_recipe()
+    assert engine_build._rows_in_engine(recipe) == recipe.arrays["bank"].shape[1] > 1
+    recipe.arrays.update(BankRule(3).arrays())
+    assert engine_build._rows_in_engine(recipe) == 1
+    assert engine_build._rows_in_engine(tiny_recipe(scorer="knn", arrays={})) is None
 
 
 @pytest.mark.parametrize("free_mib", [0, 100, 900, 2500, 6000, 28000, 60000])

@@ -32,8 +32,8 @@ class PatchCore:
     rule: how distances are measured (bank_rule.py). projection: `whitened`, or `none` for patches as the encoder gives them.
     components: directions of the largest variance that a patch is reduced to, None for all. subsample: patches of a group,
     drawn at random, that the bank is picked from; coreset: share of them that it keeps, at least `fewest_rows` if there are
-    as many. Memory beside the patches given: 4 bytes x subsample x D (36 MB at 152)
-    and the coreset's own, twice the bank, and CHUNK_BYTES.
+    as many. Memory beside the patches given: 4 bytes x subsample x D (36 MB at 152) and the coreset's own, twice the bank,
+    and CHUNK_BYTES.
     """
 
     rule: BankRule = GRAPHS_RULE
@@ -65,7 +65,7 @@ class PatchCore:
         `bank_origin`, int32 [M, 2]: image number and patch number of each row. `bank_radius`, float32 [G]: the largest
         distance of a group's patch, of those the rows were picked from, to its nearest row when it was fitted. `bank_rule`
         of a rule that is not the graph's. Rows are ordered by group and, within one, so that any prefix is the best
-        smaller bank.
+        smaller bank. Raises InputError for patches whose groups the graph could not keep apart, as no whitened ones are.
         """
         whitening = self._projection(patches)
         rng = np.random.default_rng(seed)
@@ -79,6 +79,7 @@ class PatchCore:
             origins.append(origin[picked.indices])
             radii.append(picked.radius)
             owners.append(np.full(count, group))
+        _check_reach(rows)
         bank = bank_columns(np.concatenate(rows), np.concatenate(owners), n_groups)
         return {
             "patch_mean": whitening.mean,
@@ -142,7 +143,16 @@ def _by_another_rule(arrays: Arrays, patches: Floats, groups: NDArray[Any]) -> F
 
 
 def _images_at_once(rows: int, patches: Floats) -> int:
-    return max(1, CHUNK_BYTES // (4 * rows * len(patches[0])))
+    return max(1, CHUNK_BYTES // (4 * rows * int(patches.shape[1])))
+
+
+def _check_reach(rows_by_group: list[Floats]) -> None:
+    """Raises InputError when rows of another group could come into reach of a patch four times as long as any row."""
+    longest = max(float(np.einsum("md,md->m", rows, rows).max()) for rows in rows_by_group)
+    if len(rows_by_group) > 1 and 16 * longest > OTHER_GROUP_PENALTY:
+        raise InputError(
+            "--projection none: this encoder's patches are too long for kinds of good image; use --groups 1"
+        )
 
 
 def rows_of(bank: Floats, dim: int, group: int) -> Floats:

@@ -11,7 +11,8 @@ draw the images fitted on. Sections:
 elpv          solar cells: image AUROC and AP with 1, 2, 3, 4 groups and as many as fit finds itself
 fashion       Fashion-MNIST one-class: ten classes, each against the other nine
 textures      rendered textures: image AUROC and AP, pixel AUROC, AUPRO up to 0.3, maps out of the graph
-options       patchcore with each of its options: image AUROC on ELPV (200 good cells) and textures, there AUPRO up to 0.3
+options       patchcore with each of its options, one group: image AUROC on ELPV (200 good cells, 800 drawn from the others)
+              and textures, there AUPRO up to 0.3, of maps as the graph draws them
 shots         AUROC on ELPV and textures with 1, 2, 4, ... good images, one group, no threshold
 false_alarms  99 good cells fitted with 1 % promised, the other good cells scored: the rate seen, over resamples. PatchCore
               and PaDiM see every fourth row and column of the patch grid (9 positions), so that 1,000 fits are possible
@@ -36,10 +37,10 @@ from scoring_data import Encoder, Labelled, fashion, rows, solar_cells
 from scoring_plots import draw
 
 from orinspect_edge_runtime import durable, metrics
-from orinspect_edge_runtime.bank_rule import HOST_ARRAYS
 from orinspect_edge_runtime.conditions import measure_conditions
 from orinspect_edge_runtime.features import Features, score_features
 from orinspect_edge_runtime.fit import FitOptions, fit_features
+from orinspect_edge_runtime.patch_scores import PatchScores
 from orinspect_edge_runtime.scorers import SCORERS
 from orinspect_train.solar_cells import read_cells
 
@@ -187,36 +188,39 @@ def _maps(encoder: Encoder, scorer: str, arrays: dict[str, Any], pictures: NDArr
     head = SCORERS[scorer].head
     backend = encoder.backend(head)
     inputs = {spec.name: arrays[spec.name] for spec in encoder.bundle.manifest.graph("fp32", head).inputs[1:]}
-    inputs |= {name: arrays[name] for name in HOST_ARRAYS if name in arrays}
     backend.set_inputs(inputs)
     return np.stack([backend.run(picture[None])["anomaly_map"][0].copy() for picture in pictures])
 
 
 def bank_options(study: Study) -> list[Row]:
-    """A row an option, a value a seed."""
-    good, test = (16, 24) if study.quick else (40, 80)
-    found: list[Row] = [{"options": name} for name in OPTIONS]
+    """A row an option, a value a seed; one group."""
+    good, test, tested = (16, 24, 100) if study.quick else (40, 80, 800)
+    found: list[Row] = [{"options": name, "tested": tested} for name in OPTIONS]
     for seed in study.seeds:
-        fit, asked = study.drawn(100 if study.quick else 200, seed)
+        fit, others = study.drawn(100 if study.quick else 200, seed)
+        asked = np.sort(np.random.default_rng([seed, 3]).permutation(others)[:tested])
         for row in found:
-            known, others = rows(study.cells.features, fit), rows(study.cells.features, asked)
-            _, scores = _judged(row["options"], known, others, 0, seed)
+            known, unknown = rows(study.cells.features, fit), rows(study.cells.features, asked)
+            scores, _ = _by_options(row["options"], known, unknown, seed)
             row.setdefault("elpv", []).append(metrics.auroc(study.cells.bad[asked], scores))
     for kind, seed in itertools.product(textures.KINDS, study.seeds):
         drawn = textures.render(kind, study.encoder.spec.height, good, test, seed)
-        known, others = study.encoder.features(drawn.good), study.encoder.features(drawn.test)
+        known, unknown = study.encoder.features(drawn.good), study.encoder.features(drawn.test)
+        grid, size = study.encoder.bundle.manifest.encoder.grid, (study.encoder.spec.height, study.encoder.spec.width)
+        drawing = PatchScores(grid, size)
         for row in found:
-            arrays, scores = _judged(row["options"], known, others, 1, seed)
-            maps = _maps(study.encoder, "patchcore", arrays, drawn.test)
+            scores, distances = _by_options(row["options"], known, unknown, seed)
+            maps = np.stack([drawing.drawn(one.reshape(grid)) for one in distances])
             row.setdefault(kind, []).append(metrics.auroc(drawn.masks.any(axis=(1, 2)), scores))
             row.setdefault(f"{kind} aupro_30", []).append(metrics.aupro(drawn.masks, maps))
     return found
 
 
-def _judged(name: str, known: Features, asked: Features, groups: int, seed: int) -> tuple[dict[str, Any], Any]:
-    """Arrays of patchcore with those of OPTIONS, and the scores by it."""
-    fitted = fit_features(known, FitOptions(groups=groups, seed=seed, **OPTIONS[name]))
-    return fitted.arrays, score_features(SCORERS["patchcore"], fitted.arrays, asked)[0]
+def _by_options(name: str, known: Features, asked: Features, seed: int) -> tuple[Any, Any]:
+    """Raw scores and distances of patchcore with those of OPTIONS."""
+    scorer = FitOptions(**OPTIONS[name]).chosen_scorer()
+    arrays = scorer.fit(known.embedding, known.patches, np.zeros(len(known.embedding), np.intp), 1, seed=seed)
+    return scorer.raw_scores(arrays, asked.embedding, asked.patches, np.zeros(len(asked.embedding), np.intp))
 
 
 def shots(study: Study) -> list[Row]:

@@ -101,7 +101,9 @@ HIDDEN = frozenset(
     metavar="ROWS",
     help="Of patchcore: rows around the nearest one that weigh the score, as in its paper (9 are usual); 0: none.",
 )
-@click.option("--distance", default="l2", show_default=True, help="Of patchcore: l2 or cosine.")
+@click.option(
+    "--distance", default="l2", show_default=True, help="Of patchcore: l2, or cosine, which wants --projection none."
+)
 @click.option(
     "--projection",
     default="whitened",
@@ -141,7 +143,7 @@ def fit(
     Examples: orinspect fit BUNDLE good_images/ --recipe bracket --false-alarm 0.01 --review-alarm 0.05
               orinspect fit BUNDLE good_images/ --recipe board --tiles 3x2
               orinspect fit BUNDLE good_images/ --recipe gasket --align 10
-              orinspect fit BUNDLE good_images/ --recipe leather --neighbours 3 --distance cosine
+              orinspect fit BUNDLE good_images/ --recipe leather --projection none --distance cosine
               orinspect fit BUNDLE good_images/ --defects scratched/ --cost-missed 200 --defect-rate 0.005
     Of a dataset with test images (see evaluate) only its training part is taken. Defects, if there are some, only say where
     the threshold lies: nothing is fitted on them.

@@ -1,13 +1,16 @@
 """Big jobs: memory, speed and disk of `orinspect evaluate` over many images, what a kill costs, and Ray against one process.
 
     python benchmarks/big_jobs.py            writes benchmarks/results/big_jobs.json
+    python benchmarks/big_jobs.py --ray      only the part on Ray; the others stay as they were
     python benchmarks/big_jobs.py --quick    a tenth of the images, without Ray; prints only
 
 The tests' bundle (a real graph of means over cells, 32x32 pixels, patchcore) judges links to 44 pictures, every fiftieth of
 them with a mask: so little work an image that what is measured is what orinspect adds. `evaluate --scores FILE.parquet` runs
 as its user runs it; memory is the largest resident set, disk the largest sum of the parts' files that was seen. Resume: the
 process is killed (SIGKILL) when half of the parts are there, and the same command given again; its result must be equal.
-Ray: a cluster of one and of two CPUs, started with `ray start` beforehand; the start of the workers counts.
+Ray: a cluster of one and of two CPUs, started with `ray start` beforehand; the start of the workers counts. `two hosts` (as
+root): network namespaces with an address each; the command runs on the one that has Ray's head and no CPUs, the work is
+done on the other.
 """
 
 from __future__ import annotations
@@ -18,18 +21,17 @@ import math
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from ray_cluster import one_host, two_hosts
 from revision import revision
 from watch_line import RECIPE, tiny_bundle
 
@@ -47,12 +49,19 @@ EQUAL = ("auroc", "auroc_interval", "intervals", "localisation", "detections_by_
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
-    sizes = (1_000, 10_000) if quick else (10_000, 100_000)
-    result: dict[str, Any] = {"protocol": __doc__, "conditions": measure_conditions(1) | {"commit": revision()}}
+    parser.add_argument("--ray", action="store_true")
+    chosen = parser.parse_args()
+    quick, sizes = chosen.quick, (1_000, 10_000) if chosen.quick else (10_000, 100_000)
+    conditions = measure_conditions(1) | {"commit": revision()}
     with tempfile.TemporaryDirectory(prefix="orinspect-big-") as name:
         place = Path(name)
         bundle, test = tiny_bundle(place)
+        if chosen.ray:
+            result = json.loads(RESULT.read_bytes()) | {"protocol": __doc__}
+            result["ray"] = on_ray(bundle, linked(place / "data", test, sizes[0])) | {"conditions": conditions}
+            told(result, quick)
+            return
+        result = {"protocol": __doc__, "conditions": conditions}
         data = [linked(place / f"data-{size}", test, size) for size in sizes]
         few, many = (run(bundle, one) for one in data)
         result["evaluate"] = [few.figures(), many.figures()]
@@ -114,10 +123,17 @@ class Ran:
         return {name: values[name] for name in EQUAL}
 
 
-def run(bundle: Path, data: Path, *options: str, kill_at: int | None = None, env: dict[str, str] | None = None) -> Ran:
-    """Evaluate. kill_at: number of parts at which it is killed."""
+def run(
+    bundle: Path,
+    data: Path,
+    *options: str,
+    kill_at: int | None = None,
+    env: dict[str, str] | None = None,
+    on: Sequence[str] = (),
+) -> Ran:
+    """Evaluate. kill_at: number of parts at which it is killed. on: what is put before the command to run it on a host."""
     scores = bundle.parent / "scores.parquet"
-    command = [*EVALUATE, str(bundle), str(data), "--recipe", RECIPE, "--threads", "1", "--json", *options]
+    command = [*on, *EVALUATE, str(bundle), str(data), "--recipe", RECIPE, "--threads", "1", "--json", *options]
     images, disk = sum(1 for _ in data.glob("test/*/*.png")), 0
     with tempfile.TemporaryFile() as out:
         begin = time.perf_counter()
@@ -159,40 +175,18 @@ def resumed(bundle: Path, data: Path, whole: Ran) -> dict[str, Any]:
 
 
 def on_ray(bundle: Path, data: Path) -> dict[str, Any]:
-    """Wall seconds on clusters of one and two CPUs, each beside one process just before."""
+    """Wall seconds on clusters, each beside one process just before."""
     result: dict[str, Any] = {}
-    for cpus in (1, 2):
-        with cluster(cpus) as env:
-            local, ray = run(bundle, data), run(bundle, data, "--engine", "ray", env=env)
-            result[f"{cpus} CPU"] = {
+    for name, cluster in {"1 CPU": one_host(1), "2 CPUs": one_host(2), "two hosts": two_hosts(2)}.items():
+        with cluster as (env, on):
+            local, ray = run(bundle, data), run(bundle, data, "--engine", "ray", env=env, on=on)
+            result[name] = {
                 "local_s": round(local.wall, 2),
                 "ray_s": round(ray.wall, 2),
                 "wall_ratio": round(ray.wall / local.wall, 2),
                 "equal": local.told() == ray.told(),
             }
     return result
-
-
-@contextmanager
-def cluster(cpus: int) -> Iterator[dict[str, str]]:
-    """`ray start --head` with so many CPUs; the environment in which it is used."""
-    ports = []
-    for _ in range(2):
-        with socket.socket() as listening:
-            listening.bind(("127.0.0.1", 0))
-            ports.append(listening.getsockname()[1])
-    env = {"RAY_ADDRESS": f"127.0.0.1:{ports[0]}", "RAY_AUTH_MODE": "disabled"}
-    start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--num-cpus={cpus}"]
-    start += ["--node-ip-address=127.0.0.1", f"--port={ports[0]}", f"--ray-client-server-port={ports[1]}"]
-    start += ["--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=80000000"]
-    process = subprocess.Popen(start, env=os.environ | env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert process.stdout is not None
-    try:
-        assert any("Ray runtime started" in line for line in process.stdout), "ray did not start"
-        yield env
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 if __name__ == "__main__":

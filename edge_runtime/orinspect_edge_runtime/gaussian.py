@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+# Keeps the factorisation possible when the shrinkage is 0 or rounding made a variance negative.
+FLOOR = 1e-6
 
 
 def precision_factor(covariance: NDArray[Any], shrinkage: float) -> Floats:
@@ -18,6 +20,24 @@ def precision_factor(covariance: NDArray[Any], shrinkage: float) -> Floats:
     """
     lower = np.linalg.inv(np.linalg.cholesky(_shrunk(covariance, shrinkage)))
     return np.swapaxes(lower, -1, -2).astype(np.float32)
+
+
+def precision_factor_of(vectors: NDArray[Any], shrinkage: float) -> Floats:
+    """As `precision_factor` of the covariance X^T X / n of vectors X [n, D] whose mean is 0: the same distances.
+
+    n vectors span at most n directions, and in all others the shrunk covariance is the same: with few vectors their
+    singular values give the symmetric factor in n D^2 steps instead of D^3, ten times as fast at 100 of 960 dimensions.
+    """
+    count, dim = vectors.shape
+    if 2 * count > dim:
+        return precision_factor(vectors.T @ vectors / count, shrinkage)
+    _, singular, axes = np.linalg.svd(vectors.astype(np.float64), full_matrices=False)
+    values = singular**2 / count
+    rest = (shrinkage + FLOOR) * (values.sum() / dim or 1.0)
+    gains = 1 / np.sqrt((1 - shrinkage) * values + rest) - 1 / np.sqrt(rest)
+    factor = (axes.T * gains) @ axes
+    factor[np.diag_indices(dim)] += 1 / np.sqrt(rest)
+    return np.asarray(factor, np.float32)
 
 
 def low_rank_precision(covariance: NDArray[Any], shrinkage: float, rank: int) -> tuple[Floats, Floats]:
@@ -39,6 +59,5 @@ def _shrunk(covariance: NDArray[Any], shrinkage: float) -> NDArray[np.float64]:
     dim = covariance.shape[-1]
     variance = np.trace(covariance, axis1=-2, axis2=-1)[..., None, None].astype(np.float64) / dim
     variance = np.where(variance > 0, variance, 1.0)
-    # The floor keeps the factorisation possible when s is 0 or rounding made a variance negative.
-    shrunk: NDArray[np.float64] = (1 - shrinkage) * covariance + (shrinkage + 1e-6) * variance * np.eye(dim)
+    shrunk: NDArray[np.float64] = (1 - shrinkage) * covariance + (shrinkage + FLOOR) * variance * np.eye(dim)
     return shrunk

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orinspect_edge_runtime.errors import InputError
-from orinspect_edge_runtime.gaussian import low_rank_precision, precision_factor
+from orinspect_edge_runtime.gaussian import low_rank_precision, precision_factor, precision_factor_of
 from orinspect_edge_runtime.heads import DISTANCES, MOST_PROJECTED, OTHER_GROUP_PENALTY, head_inputs
 from orinspect_edge_runtime.manifest import EncoderSpec, TensorSpec
 from orinspect_edge_runtime.metrics import auroc
@@ -341,3 +341,19 @@ def test_precision_factor_inverts_the_shrunk_covariance(shrinkage: float) -> Non
     variance = np.trace(covariance, axis1=1, axis2=2)[:, None, None] / 5
     shrunk = (1 - shrinkage) * covariance + shrinkage * variance * np.eye(5)
     np.testing.assert_allclose(factor @ factor.transpose(0, 2, 1), np.linalg.inv(shrunk), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("shrinkage", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("count", [1, 2, 19, 20, 21, 60])
+def test_the_factor_of_few_vectors_gives_the_distances_of_their_covariance(count: int, shrinkage: float) -> None:
+    dim, rng = 40, np.random.default_rng(count)
+    vectors = rng.standard_normal((count, dim)) * np.geomspace(1, 20, dim)
+    away = rng.standard_normal((50, dim)) * np.geomspace(1, 20, dim)
+    shrunk = precision_factor(vectors.T @ vectors / count, shrinkage)
+    expected = np.linalg.norm(away @ shrunk, axis=1)
+    found = np.linalg.norm(away @ precision_factor_of(vectors, shrinkage), axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-6 if shrinkage else 1e-4)
+
+
+def test_the_factor_of_vectors_that_never_vary_gives_plain_distances() -> None:
+    np.testing.assert_allclose(precision_factor_of(np.zeros((3, 8)), 0.1), np.eye(8) / np.sqrt(0.1), rtol=1e-5, atol=0)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from orinspect_edge_runtime.gaussian import precision_factor
+from orinspect_edge_runtime.gaussian import precision_factor_of
 from orinspect_edge_runtime.groups import members, standardisation
 
 Floats = NDArray[np.float32]
@@ -20,7 +20,7 @@ class Mahalanobis:
     """One Gaussian of standardised embeddings a group. It judges the image as a whole and draws no map.
 
     shrinkage: share of the identity in the correlation matrix. Memory: 4 bytes x groups x E x (E + 1) (3.7 MB a group
-    at 960), and four such matrices in float64 while fitting (30 MB).
+    at 960), and up to four such matrices in float64 while fitting (30 MB).
     """
 
     shrinkage: float = 0.1
@@ -45,10 +45,8 @@ class Mahalanobis:
         for group in range(n_groups):
             values = embeddings[members(groups, group)].astype(np.float64)
             mean, scale = standardisation(values)
-            standard = (values - mean) * scale
-            correlation = standard.T @ standard / len(values)
             means[group] = mean
-            factors[group] = scale[:, None] * precision_factor(correlation, self.shrinkage)
+            factors[group] = scale[:, None] * precision_factor_of((values - mean) * scale, self.shrinkage)
             if progress is not None:
                 progress((group + 1) / n_groups)
         return {"embedding_means": means, "embedding_factors": factors}

@@ -11,6 +11,8 @@ fit_features and scores the test images. One thread; `cpu_seconds` of the traini
 brick, grass, gravel   as in ssl_textures.py: 120 good crops, 90 tested, one group, AUPRO up to a false positive rate of 0.3
 elpv                   solar cells, split as in elpv.py: 250 good ones fitted on, 250 others and 200 defective ones tested
 pullover, boot         Fashion-MNIST: 160 pictures of the class, tested on 60 of each of the ten classes
+brushed, granite, weave   rendered: 40 good ones, 80 tested, the images of scoring_accuracy.py's section `textures`
+brushed-16, -64        few good images of brushed metal, drawn as in its section `shots`, 60 tested; a run wants 8 at least
 latency                fp32 graphs in onnxruntime, taking turns call by call: student over padim, quartiles of the ratios
 
 Figures are image AUROC, AUPRO, and `false_alarms`: share of good test images above the threshold that promises 5 %, one
@@ -33,6 +35,7 @@ from typing import Any
 import fashion
 import numpy as np
 import ssl_textures
+import textures
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -63,6 +66,8 @@ CONSOLE = Console(stderr=True)
 SIZE, BATCH, PROMISED, ROUNDS = 192, 30, 0.05, 200
 SHOWN = ("padim", "patchcore", "student")
 CLASSES = {"pullover": 2, "boot": 9}
+# Of scoring_accuracy.py's section `shots`.
+POOL = 192
 Row = dict[str, Any]
 Pixels = NDArray[np.uint8]
 
@@ -113,11 +118,8 @@ def _keep(name: str, row: Row) -> None:
 
 def measure(images: Images, seed: int, steps: int) -> Row:
     """Figures by scorer of one set and seed, and what the training came to."""
-    with tempfile.TemporaryDirectory(prefix="orinspect-student-") as folder:
-        run, note = trained(images.good, Path(folder), seed, steps)
-        studied, record = load_student(run)
-    learnt = set(record[STUDENT_ENTRY]["images"])
-    unseen = np.array([fingerprint(image) not in learnt for image in images.good])
+    studied, record, note = studied_by(images.good, seed, steps)
+    unseen = ~learnt_from(record, images.good)
     note |= {"images": len(images.good), "unseen": int(unseen.sum())}
     known, asked = features(studied, record, images.good), features(studied, record, images.test)
     for scorer in SHOWN:
@@ -141,6 +143,19 @@ def measure(images: Images, seed: int, steps: int) -> Row:
             row["aupro_30"] = metrics.aupro(images.masks, ssl_textures.heat_maps(distances, studied.encoder))
         note[scorer] = row
     return note
+
+
+def studied_by(good: Pixels, seed: int, steps: int) -> tuple[Any, Row, Row]:
+    """Encoder with a student of these images, the record of its run, and what its training came to."""
+    with tempfile.TemporaryDirectory(prefix="orinspect-student-") as folder:
+        run, note = trained(good, Path(folder), seed, steps)
+        return *load_student(run), note
+
+
+def learnt_from(record: Row, pixels: Pixels) -> NDArray[np.bool_]:
+    """Which of the images a run's student has learnt from, [N]."""
+    learnt = set(record[STUDENT_ENTRY]["images"])
+    return np.array([fingerprint(image) in learnt for image in pixels])
 
 
 def trained(good: Pixels, folder: Path, seed: int, steps: int) -> tuple[Path, Row]:
@@ -178,6 +193,18 @@ def features(studied: Any, record: Row, pixels: Pixels) -> tuple[Features, Featu
 def _texture(name: str, seed: int) -> Images:
     drawn = ssl_textures.photographed(name, seed)
     return Images(drawn.good, drawn.test, drawn.masks.any(axis=(1, 2)), drawn.masks, 1)
+
+
+def _rendered(name: str, seed: int) -> Images:
+    drawn = textures.render(name, SIZE, 40, 80, seed)
+    return Images(drawn.good, drawn.test, drawn.masks.any(axis=(1, 2)), drawn.masks, 1)
+
+
+def _few(name: str, seed: int) -> Images:
+    kind, count = name.split("-")
+    drawn = textures.render(kind, SIZE, POOL, 60, 7)
+    fit = np.random.default_rng([seed, 2]).permutation(POOL)[: int(count)]
+    return Images(drawn.good[fit], drawn.test, drawn.masks.any(axis=(1, 2)), drawn.masks, 1)
 
 
 def _cells(name: str, seed: int) -> Images:
@@ -231,6 +258,8 @@ SETS: dict[str, Callable[[str, int], Images]] = {
     **dict.fromkeys(("gravel", "grass", "brick"), _texture),
     "elpv": _cells,
     **dict.fromkeys(CLASSES, _class),
+    **dict.fromkeys(textures.KINDS, _rendered),
+    **dict.fromkeys((f"brushed-{count}" for count in (16, 64)), _few),
 }
 
 if __name__ == "__main__":

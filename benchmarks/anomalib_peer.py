@@ -1,36 +1,22 @@
 """anomalib's side of vs_anomalib.py: runs in a virtual environment of its own and answers requests, a JSON line each.
 
-Every request names a function of REQUESTS; `wall_ms` and `cpu_ms` of an answer are of this process, one image from its
+Every request names a function (see the end); `wall_ms` and `cpu_ms` of an answer are of this process, one image from its
 file to score and map through anomalib's own inferencer.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from peer_answers import answer_requests, spent
+
 # Side of the image files, pixels: as in peer_images.py.
 SOURCE = 900
 OPEN: dict[str, Any] = {}
-
-
-def main() -> None:
-    """Answer requests until the input ends. What the libraries print goes to stderr."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            answer = REQUESTS[request.pop("do")](**request)
-        except Exception as error:  # noqa: BLE001  # the other side reports it
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
 
 
 def imports() -> dict[str, Any]:
@@ -39,13 +25,6 @@ def imports() -> dict[str, Any]:
 
     del OpenVINOInferencer, TorchInferencer
     return spent()
-
-
-def spent() -> dict[str, Any]:
-    """CPU seconds and peak resident megabytes of this process since it began."""
-    # Not getrusage: its maximum begins with that of the process this one was started from.
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return {"cpu_s": time.process_time(), "peak_mb": int(peak.split()[1]) / 1024}
 
 
 def patchcore(name: str, backbone: str, layers: list[str], weights: str, bank: str, size: int, folder: str) -> Any:
@@ -222,22 +201,7 @@ def pixel_metrics(masks: list[Any], maps: list[Any]) -> Any:
     return found
 
 
-REQUESTS = {
-    function.__name__: function
-    for function in (
-        imports,
-        spent,
-        patchcore,
-        embed,
-        padim,
-        open_model,
-        close_model,
-        predict,
-        coreset,
-        metrics,
-        pixel_metrics,
-    )
-}
-
 if __name__ == "__main__":
-    main()
+    answer_requests(
+        (imports, patchcore, embed, padim, open_model, close_model, predict, coreset, metrics, pixel_metrics)
+    )

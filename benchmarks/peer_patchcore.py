@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 from peer_place import ENCODER, Place, bundle_with, exported, frame_of
 from peer_process import Peer
+from peer_start import our_start, their_start
 from peer_turns import Row, agreement, column, forget, ours, theirs, times, turns
 from PIL import Image
 
@@ -89,34 +88,10 @@ def _summary(done: dict[str, list[Row]], name: str, nearest: Any, labels: Any) -
     return row
 
 
-OUR_START = """
-import sys, time
-from orinspect_edge_runtime import Detector
-verdict = Detector.load(sys.argv[1], recipe=sys.argv[2], threads=1)(sys.argv[3])
-peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(time.process_time(), int(peak.split()[1]) / 1024, verdict.score)
-"""
-
-
 def starts(peer: Peer, python: Path, place: Place, rows: int) -> list[Row]:
-    """CPU seconds and peak memory from the start of a process to its first score of a file, with one bank: the least
-    time and the highest peak of three starts of ours, one of theirs.
-    """
-    image, found, bundle = str(place.files.test[0]), [], bundle_with(place, rows)
-    # Installed by pip, modules have their bytecode; run from a source tree they may not.
-    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(place.folder / "bytecode")}
-    for precision in bundle.manifest.precisions:
-        command = [sys.executable, "-c", OUR_START, str(bundle.path), precision, image]
-        runs = [subprocess.run(command, capture_output=True, text=True, check=True, env=environment) for _ in range(3)]
-        seconds, peaks = zip(*(map(float, run.stdout.split()[:2]) for run in runs), strict=True)
-        costs = {"cpu_s": min(seconds), "peak_mb": max(peaks)}
-        found.append({"contender": f"orinspect {precision}", "bank": rows} | costs)
+    """CPU seconds and peak memory from the start of a process to its first score of a file, with one bank."""
+    image, folder, bundle = place.files.test[0], place.folder, bundle_with(place, rows)
+    spent = {f"orinspect {p}": our_start(bundle.path, p, image, folder) for p in bundle.manifest.precisions}
     for kind, file in exported(peer, place, rows).items():
-        with Peer(python, place.folder) as fresh:
-            imported = fresh.ask("imports")
-            fresh.ask("open_model", key="x", kind=kind, file=file)
-            fresh.ask("predict", key="x", image=image)
-            spent = fresh.ask("spent")
-        imports = {f"import_{name}": value for name, value in imported.items()}
-        found.append({"contender": f"anomalib {kind}", "bank": rows} | spent | imports)
-    return found
+        spent[f"anomalib {kind}"] = their_start("anomalib", python, folder, kind, file, image)
+    return [{"contender": name, "bank": rows} | costs for name, costs in spent.items()]

@@ -8,27 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peer_process import KINDS, Peer
+from peer_process import Peer
 
 from orinspect_edge_runtime import Detector, metrics
 
 Row = dict[str, Any]
+# Before the last word of a contender's name: the key of how many times as fast as it one is.
+RATIO = "times_as_fast_as_"
 Runs = dict[str, Callable[[Path], Row]]
 
 
 def theirs(peer: Peer, name: str, files: dict[str, str]) -> Runs:
-    """anomalib's inferencers of exported models, opened; `forget` closes them."""
+    """A library's inferencers of exported models, opened; `forget` closes them."""
 
     def run(key: str) -> Callable[[Path], Row]:
         return lambda path: peer.ask("predict", key=key, image=str(path))
 
-    for kind in KINDS:
+    for kind in peer.kinds:
         peer.ask("open_model", key=f"{name} {kind}", kind=kind, file=files[kind])
-    return {f"{name} {kind}": run(f"{name} {kind}") for kind in KINDS}
+    return {f"{name} {kind}": run(f"{name} {kind}") for kind in peer.kinds}
 
 
 def forget(peer: Peer, name: str) -> None:
-    for kind in KINDS:
+    for kind in peer.kinds:
         peer.ask("close_model", key=f"{name} {kind}")
 
 
@@ -40,7 +42,7 @@ def ours(detectors: dict[str, Detector]) -> Runs:
 
 
 def judged(detector: Detector, path: Path) -> Row:
-    """Score and map of a file by ours, as anomalib_peer.py's `predict`."""
+    """Score and map of a file by ours, as the peers' `predict`."""
     wall, cpu = time.perf_counter(), time.process_time()
     verdict = detector(path)
     times = {"wall_ms": (time.perf_counter() - wall) * 1e3, "cpu_ms": (time.process_time() - cpu) * 1e3}
@@ -67,12 +69,12 @@ def column(rows: list[Row], name: str) -> Any:
 
 
 def times(done: dict[str, list[Row]], name: str, against: str) -> Row:
-    """Times of a contender, and how many times as fast it is as both inferencers of `against`."""
+    """Times of a contender, and how many times as fast it is as each inferencer of `against`."""
     row: Row = {key: spread(column(done[name], key)) for key in ("cpu_ms", "wall_ms")}
-    for kind in KINDS:
-        ratio = column(done[f"{against} {kind}"], "cpu_ms") / column(done[name], "cpu_ms")
+    for other in (other for other in done if other.startswith(f"{against} ")):
+        ratio = column(done[other], "cpu_ms") / column(done[name], "cpu_ms")
         low, middle, high = np.quantile(ratio, [0.1, 0.5, 0.9])
-        row[f"times_as_fast_as_{kind}"] = {"median": middle, "low": low, "high": high}
+        row[f"{RATIO}{other.split()[-1]}"] = {"median": middle, "low": low, "high": high}
     return row
 
 

@@ -20,7 +20,7 @@ false_alarms  99 good cells fitted with 1 % promised, the other good cells score
               80 good cells each, a resample draws which 99 of all others calibrate, and fits on these and the 80
 
 The student has a graph of its own for each set, so its accuracy is in benchmarks/student.py, beside padim's and patchcore's
-on the same images: solar cells, two classes of Fashion-MNIST, the rendered textures, and photographs of textures.
+on the same images: solar cells, two classes of Fashion-MNIST, the rendered textures, few images, photographs of textures.
 """
 
 from __future__ import annotations

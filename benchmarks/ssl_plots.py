@@ -52,12 +52,17 @@ def draw_textures(rows: dict[str, Row], path: Path) -> None:
     """Image AUROC and AUPRO by texture, row and scorer."""
     page, axes = blank_figure(2)
     names = list(next(iter(rows.values()))["textures"])
-    bars = [(row, scorer) for row in rows for scorer in ("padim", "patchcore")]
-    width, places = 0.8 / len(bars), np.arange(len(names))
-    for axis, metric, title in zip(axes, ("auroc", "aupro_30"), ("image AUROC", "AUPRO"), strict=True):
+    # Adapted behind their patches, encoders differ in the scorer of the whole image alone.
+    untrained = [(row, scorer) for row in ("imagenet", "scratch") for scorer in ("padim", "patchcore")]
+    embedded = [(row, "mahalanobis") for row in rows]
+    for axis, metric, title, bars in (
+        (axes[0], "auroc", "image AUROC", untrained + embedded),
+        (axes[1], "aupro_30", "AUPRO", untrained),
+    ):
+        width, places = 0.8 / len(bars), np.arange(len(names))
         for number, (row, scorer) in enumerate(bars):
             means = [np.mean([run[scorer][metric] for run in rows[row]["textures"][name]]) for name in names]
             axis.bar(places + (number + 0.5) * width, means, width, label=f"{row}, {scorer}")
         axis.set(xticks=places + 0.4, xticklabels=names, ylim=(0, 1), title=title)
-    axes[1].legend(fontsize=7)
+    axes[0].legend(fontsize=6, loc="lower right")
     page.savefig(path)

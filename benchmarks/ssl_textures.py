@@ -8,8 +8,8 @@
 Each texture is one photograph of 512x512 pixels. Good pictures to learn from are crops of its left 55 %, mirrored at
 random; test pictures are crops of the right 45 %, under a lamp of their own, every second one with a scratch, a stain or a
 smear that textures.py draws, with pixel truth. `orinspect pretrain`'s function adapts on the good ones; the adapted
-encoder is scored whether the run's own check kept it (`kept`) or put it aside, by the project's `patchcore` and `padim`, one
-group, maps upsampled as the graph does. One thread; `cpu_seconds` of the whole call.
+encoder is scored whether the run's own check kept it (`kept`) or put it aside, by the project's `patchcore`, `padim` and
+`mahalanobis` (which has no map), one group, maps upsampled as the graph does. One thread; `cpu_seconds` of the whole call.
 
 Rows: imagenet and scratch are tf_efficientnet_lite0 and are not trained; the others start from the ImageNet weights.
 Figures are image AUROC and AUPRO up to a false positive rate of 0.3, one value a seed. Seeds draw crops, defects, training.
@@ -48,7 +48,7 @@ ROOT = Path(__file__).parent
 RESULT = ROOT / "results/ssl_textures.json"
 CONSOLE = Console(stderr=True)
 NAMES = ("brick", "grass", "gravel")
-SCORERS_SHOWN = ("patchcore", "padim")
+SCORERS_SHOWN = ("patchcore", "padim", "mahalanobis")
 SIZE, GOOD, TEST, BATCH = 192, 120, 90, 30
 LEARNT_SHARE = 0.55
 BASE = {"size": SIZE, "policy": "texture", "precision": "bf16", "batch_size": 32}
@@ -100,13 +100,13 @@ def measure(name: str, settings: Row, seed: int) -> Row:
     drawn = photographed(name, seed)
     encoder, note = adapt(drawn.good, BASE | settings | {"seed": seed})
     bad = drawn.masks.any(axis=(1, 2))
-    (embeddings, known), (_, asked) = features(encoder, drawn.good), features(encoder, drawn.test)
+    (embeddings, known), (shown, asked) = features(encoder, drawn.good), features(encoder, drawn.test)
     for scorer in SCORERS_SHOWN:
         arrays = SCORERS[scorer].fit(embeddings, known, np.zeros(len(known), np.intp), 1, seed=seed)
-        scores, distances = SCORERS[scorer].raw_scores(arrays, embeddings[:0], asked, np.zeros(len(asked), np.intp))
-        assert distances is not None
-        maps = heat_maps(distances, encoder)
-        note[scorer] = {"auroc": metrics.auroc(bad, scores), "aupro_30": metrics.aupro(drawn.masks, maps)}
+        scores, distances = SCORERS[scorer].raw_scores(arrays, shown, asked, np.zeros(len(asked), np.intp))
+        note[scorer] = {"auroc": metrics.auroc(bad, scores)}
+        if distances is not None:
+            note[scorer]["aupro_30"] = metrics.aupro(drawn.masks, heat_maps(distances, encoder))
     return note
 
 

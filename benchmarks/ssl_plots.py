@@ -64,5 +64,5 @@ def draw_textures(rows: dict[str, Row], path: Path) -> None:
             means = [np.mean([run[scorer][metric] for run in rows[row]["textures"][name]]) for name in names]
             axis.bar(places + (number + 0.5) * width, means, width, label=f"{row}, {scorer}")
         axis.set(xticks=places + 0.4, xticklabels=names, ylim=(0, 1), title=title)
-    axes[0].legend(fontsize=6, loc="lower right")
+    axes[1].legend(*axes[0].get_legend_handles_labels(), fontsize=7, loc="upper right")
     page.savefig(path)

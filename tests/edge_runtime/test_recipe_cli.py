@@ -172,7 +172,7 @@ def test_the_options_of_a_bank_all_the_way(
         (("--scorer", "student", "--components", "3"), "--components is of the memory bank"),
         (("--neighbours", "3", "--reweight", "9"), "leave --neighbours away"),
         (("--reweight", "1"), "--reweight 1: 2 rows or more, 9 are usual; 0 for none"),
-        (("--reweight", "9", "--tiles", "2x2"), "--tiles judges tile by tile"),
+        (("--reweight", "9", "--tiles", "2x2"), "leave one away"),
         (("--distance", "manhattan"), "--distance manhattan is not known: use one of l2, cosine"),
         (("--projection", "random"), "--projection random is not known: use one of whitened, none"),
         (("--components", "4"), "--components 4: 1 to 3 for this encoder"),

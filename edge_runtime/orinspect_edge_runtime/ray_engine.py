@@ -2,7 +2,7 @@
 
 Bundle and images must be at the same paths on every machine, and each must have this version of orinspect. What a part
 leaves behind comes back through Ray: only this process writes. Verified on one machine: on a Ray instance that it starts
-itself and on a cluster started with `ray start`.
+itself, on a cluster started with `ray start`, and on two hosts that are network namespaces of it.
 """
 
 from __future__ import annotations

@@ -107,7 +107,9 @@ class FitOptions:
             if self.groups > 1:
                 raise InputError("--tiles: kinds of good image cannot be told apart tile by tile; leave --groups away")
             if self.reweight:
-                raise InputError("--reweight weighs a picture by its one farthest patch, --tiles judges tiles: leave one away")
+                raise InputError(
+                    "--reweight weighs a picture by its one farthest patch; --tiles by tile: leave one away"
+                )
 
     def _check_bank_options(self) -> None:
         given = [name for name in BANK_OPTIONS if getattr(self, name) != getattr(FitOptions, name)]

@@ -36,7 +36,8 @@ from orinspect_edge_runtime.aligned_frames import in_place, with_placing
 from orinspect_edge_runtime.alignment import Aligner
 from orinspect_edge_runtime.conditions import measure_conditions
 from orinspect_edge_runtime.features import Features, score_features
-from orinspect_edge_runtime.fit import FitOptions, fit_features
+from orinspect_edge_runtime.fit import fit_features
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.preprocess import Frame, Pixels
 from orinspect_edge_runtime.scorers import SCORERS
 from orinspect_train.solar_cells import Cell, read_cells, split_cells

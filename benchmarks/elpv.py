@@ -31,7 +31,8 @@ from orinspect_edge_runtime.backends import open_backend
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.conditions import measure_conditions
 from orinspect_edge_runtime.features import Features, extract, score_features
-from orinspect_edge_runtime.fit import FitOptions, fit_features
+from orinspect_edge_runtime.fit import fit_features
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.heads import neutral_inputs
 from orinspect_edge_runtime.preprocess import PreprocessSpec, fit_to_model, read_frame
 from orinspect_edge_runtime.scorers import SCORERS

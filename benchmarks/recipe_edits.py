@@ -28,7 +28,8 @@ from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.conditions import measure_conditions
 from orinspect_edge_runtime.dataset import read_dataset, training_images
 from orinspect_edge_runtime.detector import Detector
-from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+from orinspect_edge_runtime.fit import fit_recipe
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.preprocess import Frame, read_frame, read_frames
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.recipe_edit import copy_recipe, forget_image, mark_good, undo

@@ -46,7 +46,8 @@ from scoring_plots import draw
 from orinspect_edge_runtime import durable, metrics
 from orinspect_edge_runtime.conditions import measure_conditions
 from orinspect_edge_runtime.features import Features, score_features
-from orinspect_edge_runtime.fit import FitOptions, fit_features
+from orinspect_edge_runtime.fit import fit_features
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.patch_scores import PatchScores
 from orinspect_edge_runtime.preprocess import fit_to_model, read_frame
 from orinspect_edge_runtime.scorers import SCORERS

@@ -34,7 +34,8 @@ from rich.table import Table
 from orinspect_edge_runtime import durable, metrics
 from orinspect_edge_runtime.conditions import measure_conditions
 from orinspect_edge_runtime.features import Features, score_features
-from orinspect_edge_runtime.fit import FitOptions, fit_features
+from orinspect_edge_runtime.fit import fit_features
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.preprocess import fit_to_model, read_frame
 from orinspect_edge_runtime.scorers import SCORERS
 from orinspect_train.augment import normalise

@@ -47,7 +47,8 @@ from orinspect_edge_runtime import durable, metrics
 from orinspect_edge_runtime.backends import open_backend
 from orinspect_edge_runtime.conditions import measure_conditions
 from orinspect_edge_runtime.features import Features, score_features
-from orinspect_edge_runtime.fit import FitOptions, fit_features
+from orinspect_edge_runtime.fit import fit_features
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.heads import neutral_inputs
 from orinspect_edge_runtime.learnt import fingerprint
 from orinspect_edge_runtime.preprocess import PreprocessSpec, fit_to_model, read_frame

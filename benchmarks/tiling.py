@@ -29,7 +29,8 @@ from orinspect_edge_runtime import durable
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.conditions import measure_conditions
 from orinspect_edge_runtime.detector import Detector
-from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+from orinspect_edge_runtime.fit import fit_recipe
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.metrics import auroc
 from orinspect_edge_runtime.preprocess import Frame
 from orinspect_edge_runtime.tiling import Tiles, view_of

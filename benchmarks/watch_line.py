@@ -22,7 +22,8 @@ from PIL import Image
 from textures import render
 
 from orinspect_edge_runtime.bundle import Bundle
-from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+from orinspect_edge_runtime.fit import fit_recipe
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.preprocess import PreprocessSpec, list_images, read_frame
 
 PROJECT = Path(__file__).resolve().parents[1]

@@ -21,7 +21,7 @@ from orinspect_edge_runtime.options import (
 )
 
 if TYPE_CHECKING:
-    from orinspect_edge_runtime.fit import FitOptions
+    from orinspect_edge_runtime.fit_options import FitOptions
     from orinspect_edge_runtime.manifest import Manifest
     from orinspect_edge_runtime.recipe import Recipe
 
@@ -150,7 +150,8 @@ def fit(
     """
     from orinspect_edge_runtime.bundle import Bundle
     from orinspect_edge_runtime.dataset import defect_images, evenly, training_images
-    from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+    from orinspect_edge_runtime.fit import fit_recipe
+    from orinspect_edge_runtime.fit_options import FitOptions
     from orinspect_edge_runtime.preprocess import Skipped, read_frames
     from orinspect_edge_runtime.progress import shares, track
     from orinspect_edge_runtime.recipe import check_name

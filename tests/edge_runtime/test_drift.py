@@ -26,7 +26,8 @@ from orinspect_edge_runtime.drift_reference import (
     statistic,
 )
 from orinspect_edge_runtime.errors import InputError
-from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+from orinspect_edge_runtime.fit import fit_recipe
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, fit_to_model, list_images, read_frame
 from orinspect_edge_runtime.recipe import Recipe, from_bytes, to_bytes
 

@@ -15,7 +15,8 @@ from PIL import Image
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.explain import _in_picture, explain, shown_above
-from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+from orinspect_edge_runtime.fit import fit_recipe
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.overlay import draw_overlay, outline
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec
 from orinspect_edge_runtime.verdict import Verdict

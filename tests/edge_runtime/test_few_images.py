@@ -7,7 +7,8 @@ import pytest
 
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.features import Features, score_features
-from orinspect_edge_runtime.fit import FitOptions, fit_features
+from orinspect_edge_runtime.fit import fit_features
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.scorers import SCORERS
 
 

@@ -8,7 +8,8 @@ import pytest
 from orinspect_edge_runtime.cross_fit import FEWEST_TO_HALVE
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.features import Features, score_features
-from orinspect_edge_runtime.fit import FitOptions, fit_features
+from orinspect_edge_runtime.fit import fit_features
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.scorers import SCORERS
 
 DIM, PATCHES, PATCH_DIM = 30, 4, 6

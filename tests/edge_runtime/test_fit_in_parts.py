@@ -17,7 +17,8 @@ from orinspect_edge_runtime.dataset import evenly
 from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.errors import InputError, RecipeError
 from orinspect_edge_runtime.features import Features, score_features
-from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+from orinspect_edge_runtime.fit import fit_recipe
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.memory_bank import MemoryBank
 from orinspect_edge_runtime.preprocess import Frame
 from orinspect_edge_runtime.recipe import Recipe

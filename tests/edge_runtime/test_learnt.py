@@ -15,7 +15,8 @@ from orinspect_edge_runtime import learnt
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import BundleError
 from orinspect_edge_runtime.features import Features, score_features
-from orinspect_edge_runtime.fit import FitOptions, fit_features
+from orinspect_edge_runtime.fit import fit_features
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.scorers import SCORERS
 
 

@@ -19,7 +19,8 @@ from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.errors import CheckFailed, InputError, RecipeError
 from orinspect_edge_runtime.features import Features
-from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+from orinspect_edge_runtime.fit import fit_recipe
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.preprocess import Frame
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.recipe_edit import copy_recipe, find_image, forget_image, history, mark_good, undo

@@ -18,7 +18,8 @@ from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.errors import CheckFailed, ImageError, InputError
 from orinspect_edge_runtime.features import score_features
-from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+from orinspect_edge_runtime.fit import fit_recipe
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.heads import axis_filter
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec
 from orinspect_edge_runtime.recipe_edit import mark_good

@@ -13,7 +13,8 @@ import pytest
 
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import InputError
-from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+from orinspect_edge_runtime.fit import fit_recipe
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.preprocess import Frame
 from orinspect_edge_runtime.recipe_edit import forget_image, mark_good
 from orinspect_edge_runtime.verdict import Verdict

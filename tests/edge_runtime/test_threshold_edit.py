@@ -12,7 +12,8 @@ from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.defect_threshold import Stakes
 from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.errors import InputError
-from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+from orinspect_edge_runtime.fit import fit_recipe
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.preprocess import Frame
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.recipe_edit import forget_image, mark_good, undo

@@ -21,7 +21,8 @@ from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.errors import CheckFailed, InputError
 from orinspect_edge_runtime.explain import explain
 from orinspect_edge_runtime.features import score_features
-from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+from orinspect_edge_runtime.fit import fit_recipe
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.heads import axis_filter
 from orinspect_edge_runtime.patch_scores import PatchScores
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec

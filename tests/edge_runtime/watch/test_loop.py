@@ -23,7 +23,8 @@ from site_of_tests import wait_for
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.detector import Detector
 from orinspect_edge_runtime.errors import CheckFailed, ImageError
-from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+from orinspect_edge_runtime.fit import fit_recipe
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.preprocess import Frame, list_images, read_frame
 from orinspect_edge_runtime.verdict import Verdict
 from orinspect_edge_runtime.watch.alarms import Alarms

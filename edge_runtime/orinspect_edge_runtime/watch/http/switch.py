@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import CheckFailed
-from orinspect_edge_runtime.fit import FitOptions
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.recipe import check_name
 from orinspect_edge_runtime.scorers.padim import rank_of
 from orinspect_edge_runtime.scorers.patchcore import options_of

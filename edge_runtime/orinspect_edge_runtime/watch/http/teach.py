@@ -22,7 +22,8 @@ from pathlib import Path
 
 from orinspect_edge_runtime import durable
 from orinspect_edge_runtime.errors import CheckFailed, InputError
-from orinspect_edge_runtime.fit import FEWEST_IMAGES, FitOptions
+from orinspect_edge_runtime.fit import FEWEST_IMAGES
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.picture_file import to_png
 from orinspect_edge_runtime.preprocess import Pixels
 from orinspect_edge_runtime.recipe import check_name

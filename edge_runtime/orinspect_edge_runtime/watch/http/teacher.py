@@ -13,7 +13,8 @@ from pathlib import Path
 
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import OrinspectError
-from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+from orinspect_edge_runtime.fit import fit_recipe
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.preprocess import Frame, list_images, read_frame
 
 # Of the whole progress, as seen with 50 frames: the rest is the fit and its threshold.

@@ -11,7 +11,8 @@ import pytest
 from site_of_tests import Site, wait_for
 
 from orinspect_edge_runtime.bundle import Bundle
-from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+from orinspect_edge_runtime.fit import fit_recipe
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.preprocess import list_images, read_frame
 
 

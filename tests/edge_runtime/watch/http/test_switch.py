@@ -17,7 +17,8 @@ from site_of_tests import wait_for
 
 from orinspect_edge_runtime.errors import CheckFailed, ConfigError
 from orinspect_edge_runtime.features import Features
-from orinspect_edge_runtime.fit import FitOptions, fit_features
+from orinspect_edge_runtime.fit import fit_features
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.recipe import Recipe
 from orinspect_edge_runtime.watch.config import TriggerConfig, WatchConfig, make_config
 from orinspect_edge_runtime.watch.http.choice import FILE, chosen_recipe, keep_choice

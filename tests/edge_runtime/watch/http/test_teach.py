@@ -17,7 +17,8 @@ from site_of_tests import wait_for
 from orinspect_edge_runtime.alignment import Align
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import InputError
-from orinspect_edge_runtime.fit import FitOptions, fit_recipe
+from orinspect_edge_runtime.fit import fit_recipe
+from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.preprocess import read_frame
 from orinspect_edge_runtime.watch.http.teach import Lesson
 

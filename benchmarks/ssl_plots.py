@@ -10,7 +10,7 @@ import numpy as np
 from scoring_plots import blank_figure
 
 Row = dict[str, Any]
-SHOWN = ("raw", "untrained", "rotation", "rotation, four turns")
+SHOWN = ("raw", "untrained", "pretrained", "four turns")
 
 
 def draw_fashion(forms: dict[str, Row], path: Path) -> None:

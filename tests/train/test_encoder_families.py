@@ -21,6 +21,7 @@ from orinspect_train.run import encoder_record, save_encoder
 SIZE = 32
 ENCODERS = (
     "tiny_resnet",
+    "small_resnet",
     "resnet10t",
     "resnet18",
     "resnet34",

@@ -51,6 +51,7 @@ CASES = {
     "simmim": Case({}, 0.1),
     "mae": Case({"decoder_dim": 64}, 0.1, encoder="test_vit"),
     "rotation": Case({}, 0.3),
+    "csi": Case({"hidden_dim": 64}, 0.5),
     "jigsaw": Case({"tiles": 2, "orders": 8}, 0.3),
     "distillation": Case({"teacher": "test_resnet"}, 0.1),
 }

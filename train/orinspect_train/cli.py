@@ -21,13 +21,14 @@ PATH = click.Path(path_type=Path)
 @click.option("--out", "run", type=PATH, help="Folder of the run.")
 @click.option("--config", "config_file", type=PATH, help="TOML file; the options here go before what it says.")
 @click.option("--method", help="How to learn, see above  [default: synthetic_defects]")
-@click.option("--encoder", help="A timm model, or tiny_resnet  [default: tf_efficientnet_lite0]")
+@click.option("--encoder", help="A timm model, tiny_resnet or small_resnet  [default: tf_efficientnet_lite0]")
 @click.option("--init", help="imagenet (default), scratch, or a .safetensors file.")
 @click.option(
     "--policy", help="What images may undergo: auto (default), gray, texture, object, photo, ...: train/README.md"
 )
 @click.option(
-    "--anomalies", help="What the run's check looks for: damage, or other (things)  [default: damage; rotation: other]"
+    "--anomalies",
+    help="What the run's check looks for: damage, or other (things)  [default: damage; rotation, csi: other]",
 )
 @click.option("--preview", type=PATH, help="Only write a sheet (PNG) of what the method would be shown.")
 @click.option(
@@ -61,7 +62,7 @@ def pretrain(
     \b
     Methods, by what they teach:
       defects     synthetic_defects, nsa, cutpaste
-      two views   vicreg, simclr, barlow_twins, moco_v2, densecl, byol, dino
+      two views   vicreg, simclr, barlow_twins, moco_v2, densecl, byol, dino, csi
       the image   simmim, mae, rotation, jigsaw
       a teacher   distillation (of your own weights; needs --config)
 

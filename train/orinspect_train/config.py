@@ -28,16 +28,17 @@ METHOD_NAMES = (
     "simmim",
     "mae",
     "rotation",
+    "csi",
     "jigsaw",
     "distillation",
 )
 # Those that ask two views of an image to agree.
-VIEW_METHODS = ("vicreg", "simclr", "barlow_twins", "moco_v2", "densecl", "byol", "dino")
+VIEW_METHODS = ("vicreg", "simclr", "barlow_twins", "moco_v2", "densecl", "byol", "dino", "csi")
 # Those that draw defects, which a signal made of drawn defects flatters.
 DEFECT_METHODS = ("synthetic_defects", "nsa", "cutpaste")
 # What the run's check looks for; methods that learn what a thing is are asked for other things.
 DAMAGE, OTHER = "damage", "other"
-THING_METHODS = ("rotation",)
+THING_METHODS = ("rotation", "csi")
 PRECISIONS = ("auto", "fp32", "bf16")
 STATISTICS = ("auto", "frozen", "trained")
 # Strides of the trunks divide the image; 32 is the deepest.
@@ -79,9 +80,9 @@ RANGES: dict[str, tuple[float, float]] = {
 class PretrainConfig:
     """Everything that decides a run, beside its images and the number of devices.
 
-    method: of METHOD_NAMES. encoder: a timm model, or tiny_resnet. init: `imagenet`, `scratch`, or a .safetensors
-    file. size: side of the square frames, pixels. resize, bit_depth: see PreprocessSpec. policy: what images may
-    undergo, of POLICIES (auto: what suits them). minutes: wall clock of the whole run, reading the images included;
+    method: of METHOD_NAMES. encoder: a timm model, tiny_resnet or small_resnet. init: `imagenet`, `scratch`, or a
+    .safetensors file. size: side of the square frames, pixels. resize, bit_depth: see PreprocessSpec. policy: what images
+    may undergo, of POLICIES (auto: what suits them). minutes: wall clock of the whole run, reading the images included;
     epochs: passes over the images instead, 0 publishes the encoder as it starts (-1: by minutes).
     batch_size: images a step and device. learning_rate: of the encoder (0: 1e-4, from scratch 1e-3).
     head_learning_rate: of the heads, which are dropped in the end. initial_share: of the weights that a run begins with,
@@ -89,8 +90,8 @@ class PretrainConfig:
     frozen_stages: shallow feature stages left as they are (-1: those that patches are made of, so that patchcore and padim
     see what they saw, from scratch 0). batch_norm: statistics `frozen` or `trained` (auto: trained from scratch only).
     precision: of the forward pass (auto: the faster one). held_out: share of images kept for the alignment check.
-    anomalies: what that check looks for, `damage` of a part or `other` things in its place (auto: other for `rotation`).
-    max_images: a seeded choice of so many is used.
+    anomalies: what that check looks for, `damage` of a part or `other` things in its place (auto: other for `rotation`,
+    `csi`). max_images: a seeded choice of so many is used.
     log_every, checkpoint_every, check_every: steps between two rows of the log, two checkpoints (0: half a
     minute) and two alignment checks, whose best is kept (0: as many as cost a tenth of the training, four at most; there
     is always one at the end). workers: processes that render batches (-1: none on a processor, all cores but one with a

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orinspect_edge_runtime.errors import ConfigError
-from orinspect_train.tiny import TinyResNet
+from orinspect_train.tiny import SMALL, TINY, TinyResNet
 
-# Beside timm's.
-OWN_ENCODERS = {"tiny_resnet": TinyResNet}
+# Beside timm's: widths of a TinyResNet.
+OWN_ENCODERS = {"tiny_resnet": TINY, "small_resnet": SMALL}
 # Patches come from the stages of these strides, the embedding from the deepest stage.
 PATCH_STRIDES = (8, 16)
 # Keeps the gradient of the standard deviation finite where a channel is constant; far below any feature's variance.
@@ -170,7 +170,7 @@ def freeze_stages(encoder: Encoder, count: int) -> None:
 
 def _open_trunk(name: str, size: int) -> Any:
     if name in OWN_ENCODERS:
-        return OWN_ENCODERS[name]()
+        return TinyResNet(OWN_ENCODERS[name])
     if name not in timm.list_models():
         raise ConfigError(f"timm has no encoder {name!r}{_nearest(name)}")
     # Fused attention has no ONNX form; trunks with attention must train as they will be exported.

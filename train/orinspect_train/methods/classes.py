@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -20,7 +21,11 @@ def loss_of(
 ) -> tuple[Tensor, Tensor]:
     """Cross entropy of the labels that `images` [B, n, H, W, 3] have by their place, 0 to n - 1; embeddings [B n, E]."""
     images = batch["images"]
-    batch_size, classes = images.shape[:2]
     embedding = embed(encoder, normalise, images.flatten(0, 1))
-    labels = images.new_tensor(range(classes)).long().repeat(batch_size)
-    return functional.cross_entropy(head(embedding).float(), labels), embedding
+    return naming_loss(head, embedding, images.shape[1]), embedding
+
+
+def naming_loss(head: nn.Module, embedding: Tensor, classes: int) -> Tensor:
+    """Cross entropy of a head's logits of embeddings [N, E], whose labels are 0 to classes - 1 again and again."""
+    labels = torch.arange(classes, device=embedding.device).repeat(len(embedding) // classes)
+    return functional.cross_entropy(head(embedding).float(), labels)

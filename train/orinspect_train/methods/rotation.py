@@ -39,5 +39,9 @@ def open_method(encoder: Encoder, setting: Setting, options: Options) -> Method:
 
 def render(pixels: NDArray[np.uint8], rng: np.random.Generator, augmenter: Augmenter) -> Batch:
     """`images` uint8 [B, 4, H, W, 3]: each square image jittered, and turned by 0 to 3 quarters; never mirrored."""
-    jittered = augmenter.jitter(pixels, rng)
-    return {"images": np.stack([np.rot90(jittered, turns, (1, 2)) for turns in range(TURNS)], axis=1)}
+    return {"images": turned_copies(augmenter.jitter(pixels, rng))}
+
+
+def turned_copies(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Each of the square images [B, H, W, 3] turned by 0 to 3 quarters, uint8 [B, 4, H, W, 3]."""
+    return np.stack([np.rot90(pixels, turns, (1, 2)) for turns in range(TURNS)], axis=1)

@@ -312,7 +312,13 @@ def against(values: Any, raw: Any) -> Row:
 
 
 ROTATION = {"method": "rotation", "learning_rate": 2e-3}
-VIEWS = {"method": "simclr", "policy": "aligned", "learning_rate": 5e-3, "batch_size": 256, "max_images": 60_000}
+VIEWS = {
+    "method": "simclr",
+    "policy": "aligned_upright",
+    "learning_rate": 5e-3,
+    "batch_size": 256,
+    "max_images": 60_000,
+}
 WIDER = VIEWS | {"encoder": "small_resnet"}
 CONTRAST = {"method": "csi", "policy": "aligned", "learning_rate": 2e-3, "batch_size": 32}
 FORMS = {

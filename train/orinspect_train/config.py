@@ -36,7 +36,8 @@ METHOD_NAMES = (
 VIEW_METHODS = ("vicreg", "simclr", "barlow_twins", "moco_v2", "densecl", "byol", "dino", "csi")
 # Those that draw defects, which a signal made of drawn defects flatters.
 DEFECT_METHODS = ("synthetic_defects", "nsa", "cutpaste")
-# What the run's check looks for; methods that learn what a thing is are asked for other things.
+# What the run's check looks for; methods that learn what a thing is are asked for other things, and so is what has never
+# learnt anything but that two views agree.
 DAMAGE, OTHER = "damage", "other"
 THING_METHODS = ("rotation", "csi")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -90,8 +91,8 @@ class PretrainConfig:
     frozen_stages: shallow feature stages left as they are (-1: those that patches are made of, so that patchcore and padim
     see what they saw, from scratch 0). batch_norm: statistics `frozen` or `trained` (auto: trained from scratch only).
     precision: of the forward pass (auto: the faster one). held_out: share of images kept for the alignment check.
-    anomalies: what that check looks for, `damage` of a part or `other` things in its place (auto: other for `rotation`,
-    `csi`). max_images: a seeded choice of so many is used.
+    anomalies: what that check looks for, `damage` of a part or `other` things in its place (auto: other for `rotation`
+    and `csi`, and from scratch for all that compare views). max_images: a seeded choice of so many is used.
     log_every, checkpoint_every, check_every: steps between two rows of the log, two checkpoints (0: half a
     minute) and two alignment checks, whose best is kept (0: as many as cost a tenth of the training, four at most; there
     is always one at the end). workers: processes that render batches (-1: none on a processor, all cores but one with a
@@ -157,7 +158,7 @@ class PretrainConfig:
     def resolved(self) -> PretrainConfig:
         """The same with every value that depends on another one filled in."""
         scratch = self.init == "scratch"
-        asked = OTHER if self.method in THING_METHODS else DAMAGE
+        asked = OTHER if self.method in THING_METHODS or (scratch and self.method in VIEW_METHODS) else DAMAGE
         return dataclasses.replace(
             self,
             learning_rate=self.learning_rate or (RATE_SCRATCH if scratch else RATE_PRETRAINED),

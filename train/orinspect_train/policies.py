@@ -68,8 +68,11 @@ POLICIES: dict[str, Policy] = {
         "parts that lie at any angle", 0.7, upside_down=True, left_right=True, any_turn=True, saturation=0.1
     ),
     "aligned": Policy(
-        "things that always lie in one place, in any light: small pictures of one part each", 0.85, brightness=0.4,
-        contrast=0.4, saturation=0.2,
+        "things that always lie in one place, in any light; mirror images are as good", 0.85, left_right=True,
+        brightness=0.4, contrast=0.4, saturation=0.2,
+    ),
+    "aligned_upright": Policy(
+        "things that always lie in one place, in any light", 0.85, brightness=0.4, contrast=0.4, saturation=0.2
     ),
     "bulk": Policy(
         "parts that hide one another", 0.4, upside_down=True, left_right=True, any_turn=True, saturation=0.1, cut_out=0.2
@@ -93,7 +96,7 @@ def choose_policy(pixels: Pixels, *, gray: bool) -> str:
     """The name of the policy that suits uint8 [N, H, W, 3] by what can be seen in them.
 
     Images without a common layout are textures; with one, it is asked whether mirrored images fit it as well. `photo`,
-    `bulk`, `aligned` and `object_turned` are never chosen: what they permit cannot be read from good images.
+    `bulk`, `object_turned` and the `aligned` ones are never chosen: what they permit cannot be read from good images.
     """
     plain, upside_down, left_right = layout_correlations(pixels[:MOST_LOOKED_AT])
     if plain < LEAST_LAYOUT:

@@ -24,7 +24,7 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--turns",
     is_flag=True,
-    help="Embed each frame turned four ways, for knn and mahalanobis after `rotation`: four times the encoder's work.",
+    help="Embed each frame turned four ways, for knn and mahalanobis after `rotation` or `csi`: four times the work.",
 )
 @click.option("--calibrator", help="min-max, percentile, entropy or mse.  [default: mse; with --modelopt: min-max]")
 @click.option(

@@ -10,7 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orinspect_edge_runtime.errors import ConfigError
-from orinspect_train.config import BY_INIT, METHOD_NAMES, RANGES, PretrainConfig, make_config, read_config, to_toml
+from orinspect_train.config import (
+    BY_INIT,
+    METHOD_NAMES,
+    RANGES,
+    VIEW_METHODS,
+    PretrainConfig,
+    make_config,
+    read_config,
+    to_toml,
+)
 from orinspect_train.methods import complete
 
 if sys.version_info >= (3, 11):
@@ -46,6 +55,8 @@ def test_a_run_is_checked_for_what_its_method_learns() -> None:
     asked = {method: PretrainConfig(method=method).resolved().anomalies for method in METHOD_NAMES}
     assert {method for method, anomalies in asked.items() if anomalies == "other"} == {"rotation", "csi"}
     assert set(asked.values()) == {"damage", "other"}
+    scratch = {method: PretrainConfig(method=method, init="scratch").resolved().anomalies for method in METHOD_NAMES}
+    assert {method for method in scratch if scratch[method] == "other"} == {*VIEW_METHODS, "rotation"}
     assert PretrainConfig(method="rotation", anomalies="damage").resolved().anomalies == "damage"
 
 

@@ -32,6 +32,12 @@ def test_cut_out_and_crops_are_named(textured: Textured) -> None:
     assert found.costs["crops"] > 0.05 and found.costs["cut-out"] > 0.05
 
 
+def test_changes_of_light_are_named(textured: Textured) -> None:
+    found = measure_survival(Augmenter(True, replace(STILL, brightness=1, contrast=1)), textured(8), 0)
+    warning = found.warning("glare")
+    assert warning is not None and "points lost to changes of light" in warning
+
+
 def test_the_policies_for_inspection_do_not_warn_and_that_for_photographs_does(textured: Textured) -> None:
     images = textured(16, side=96)
     found = {name: measure_survival(Augmenter(True, POLICIES[name]), images, 0).mean for name in POLICIES}

@@ -26,6 +26,7 @@ HIDING: dict[str, dict[str, Any]] = {
     "crops": {"smallest_crop": 1.0},
     "blur": {"blur": 0.0},
     "cut-out": {"cut_out": 0.0},
+    "changes of light": {"brightness": 0.0, "contrast": 0.0},
 }
 
 

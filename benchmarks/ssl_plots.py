@@ -10,7 +10,13 @@ import numpy as np
 from scoring_plots import blank_figure
 
 Row = dict[str, Any]
-SHOWN = ("raw", "untrained", "pretrained", "four turns")
+# Row, form and name of what is shown of one class against nine.
+SHOWN = (
+    ("raw", "one-class", "raw pixels"),
+    ("untrained", "one-class", "untrained"),
+    ("four turns", "one-class", "rotation, four turns"),
+    ("pretrained", "one-class-hour", "csi"),
+)
 
 
 def draw_fashion(forms: dict[str, Row], path: Path) -> None:
@@ -18,17 +24,19 @@ def draw_fashion(forms: dict[str, Row], path: Path) -> None:
     trained = [form for name, form in forms.items() if name.startswith("all-")]
     page, axes = blank_figure(("one-class" in forms) + bool(trained))
     if "one-class" in forms:
-        _by_class(axes[0], forms["one-class"]["rows"])
+        _by_class(axes[0], forms)
     if trained:
         _by_seconds(axes[-1], trained)
     page.savefig(path)
 
 
-def _by_class(axis: Any, rows: Row) -> None:
-    order = np.argsort(rows["raw"]["by_class"])
-    for name in (name for name in SHOWN if name in rows):
-        values = np.array(rows[name]["by_class"])[order]
-        axis.plot(values, range(len(order)), "o", markersize=4, label=f"{name}: {rows[name]['mean']:.3f}")
+def _by_class(axis: Any, forms: dict[str, Row]) -> None:
+    order = np.argsort(forms["one-class"]["rows"]["raw"]["by_class"])
+    for row, form, label in SHOWN:
+        if form in forms:
+            found = forms[form]["rows"][row]
+            values = np.array(found["by_class"])[order]
+            axis.plot(values, range(len(order)), "o", markersize=4, label=f"{label}: {found['mean']:.3f}")
     axis.set(yticks=range(len(order)), yticklabels=[fashion.CLASSES[i] for i in order], xlabel="image AUROC")
     axis.set_title("one class against nine")
     axis.legend(fontsize=7, loc="upper left")
@@ -45,7 +53,10 @@ def _by_seconds(axis: Any, forms: list[Row]) -> None:
                 forms[0]["rows"][name][metric]["accuracy"], color=colour, linestyle=style, label=f"{name}, {metric}"
             )
     axis.set(xscale="log", xlabel="CPU-seconds of pretraining", ylabel="accuracy", title="all ten classes")
-    axis.legend(fontsize=7)
+    axis.set_xticks(seconds, [f"{value:.0f}" for value in seconds])
+    axis.minorticks_off()
+    axis.set_ylim(bottom=axis.get_ylim()[0] - 0.06)
+    axis.legend(fontsize=7, ncols=2, loc="lower right")
 
 
 def draw_textures(rows: dict[str, Row], path: Path) -> None:

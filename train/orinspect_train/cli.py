@@ -27,8 +27,7 @@ PATH = click.Path(path_type=Path)
     "--policy", help="What images may undergo: auto (default), gray, texture, object, photo, ...: train/README.md"
 )
 @click.option(
-    "--anomalies",
-    help="What the run's check looks for: damage, or other (things)  [default: damage; rotation, csi: other]",
+    "--anomalies", help="What the run's check looks for: damage, or other (things)  [default: by method and init]"
 )
 @click.option("--preview", type=PATH, help="Only write a sheet (PNG) of what the method would be shown.")
 @click.option(

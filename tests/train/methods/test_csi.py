@@ -13,7 +13,7 @@ from orinspect_train.augment import Augmenter
 from orinspect_train.config import PretrainConfig
 from orinspect_train.encoder import Encoder
 from orinspect_train.methods import open_method
-from orinspect_train.methods.csi import Options, upright
+from orinspect_train.methods.csi import upright
 from orinspect_train.methods.rotation import TURNS
 from orinspect_train.policies import POLICIES, Policy
 
@@ -59,6 +59,7 @@ def test_turned_copies_are_other_images() -> None:
     assert loss.item() == pytest.approx(math.log(2 * images * TURNS - 1) + math.log(TURNS), rel=1e-4)
 
 
-def test_options_have_ranges() -> None:
-    with pytest.raises(ConfigError, match="temperature"):
-        Options(temperature=0)
+def test_options_are_those_of_simclr_and_have_ranges() -> None:
+    config = PretrainConfig(method="csi", size=32, options={"temperature": 0.0})
+    with pytest.raises(ConfigError, match=r"\[csi\] temperature"):
+        open_method(config, Encoder("tiny_resnet", 32), Augmenter(True, STILL), 1)

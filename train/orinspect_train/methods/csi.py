@@ -7,49 +7,34 @@ must have an up and a down; so a view is never turned otherwise, nor mirrored up
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from lightly.loss import NTXentLoss
-from lightly.models.modules import SimCLRProjectionHead
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from orinspect_edge_runtime.schema import within
 from orinspect_train.augment import Augmenter
 from orinspect_train.encoder import Encoder
 from orinspect_train.methods import Batch, Method, Normalise, Setting
 from orinspect_train.methods.classes import classifier, naming_loss
 from orinspect_train.methods.rotation import TURNS, turned_copies
+from orinspect_train.methods.simclr import Options, contrast
 from orinspect_train.methods.two_views import both, embed
 
 
-@dataclass(frozen=True)
-class Options:
-    """temperature: of the softmax over all turned views. hidden_dim: of both heads; projection_dim: of SimCLR's."""
-
-    temperature: float = 0.1
-    hidden_dim: int = 512
-    projection_dim: int = 128
-
-    def __post_init__(self) -> None:
-        within(self, {"temperature": (0.01, 10), "hidden_dim": (1, 65536), "projection_dim": (2, 65536)})
-
-
 class Heads(nn.Module):
-    """projection: for the contrast. turn: logits of the turns."""
+    """projection: SimCLR's. turn: logits of the turns."""
 
-    def __init__(self, input_dim: int, options: Options) -> None:
+    def __init__(self, projection: nn.Module, turn: nn.Module) -> None:
         super().__init__()
-        self.projection = SimCLRProjectionHead(input_dim, options.hidden_dim, options.projection_dim)
-        self.turn = classifier(input_dim, options.hidden_dim, TURNS)
+        self.projection, self.turn = projection, turn
 
 
 def open_method(encoder: Encoder, setting: Setting, options: Options) -> Method:
-    """The method for an encoder; over several devices the terms are those of all their images together."""
-    heads = Heads(encoder.embedding_dim, options)
-    criterion = NTXentLoss(temperature=options.temperature, gather_distributed=setting.devices > 1)
+    """The method for an encoder, with SimCLR's options; over several devices the terms are those of all
+    their images together."""
+    projection, criterion = contrast(encoder, setting, options)
+    heads = Heads(projection, classifier(encoder.embedding_dim, options.hidden_dim, TURNS))
     loss = partial(loss_of, encoder, heads, criterion)
     return Method(partial(render, augmenter=upright(setting.augmenter)), heads, loss)
 

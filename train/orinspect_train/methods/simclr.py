@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from lightly.loss import NTXentLoss
 from lightly.models.modules import SimCLRProjectionHead
+from torch import nn
 
 from orinspect_edge_runtime.schema import within
 from orinspect_train.encoder import Encoder
@@ -30,6 +31,11 @@ class Options:
 
 def open_method(encoder: Encoder, setting: Setting, options: Options) -> Method:
     """The method for an encoder; over several devices the terms are those of all their images together."""
-    head = SimCLRProjectionHead(encoder.embedding_dim, options.hidden_dim, options.projection_dim)
-    criterion = NTXentLoss(temperature=options.temperature, gather_distributed=setting.devices > 1)
+    head, criterion = contrast(encoder, setting, options)
     return open_two_views(encoder, head, criterion, setting.augmenter)
+
+
+def contrast(encoder: Encoder, setting: Setting, options: Options) -> tuple[nn.Module, nn.Module]:
+    """The projection head [N, E] to [N, projection_dim], and the criterion of two batches of projections."""
+    head = SimCLRProjectionHead(encoder.embedding_dim, options.hidden_dim, options.projection_dim)
+    return head, NTXentLoss(temperature=options.temperature, gather_distributed=setting.devices > 1)

@@ -105,7 +105,8 @@ class Study:
         self.pairs: dict[tuple[str, str], list[Pair]] = {}
         self.cells = [cell for cell in read_cells() if cell.probability == 0 or cell.probability > 0.6]
         self.labels = np.array([cell.probability > 0 for cell in self.cells])
-        config = make_config(given)
+        # Without the table of a method's options: the unadapted encoder has no method.
+        config = make_config({name: value for name, value in given.items() if not isinstance(value, dict)})
         frames = (fit_to_model(read_frame(c.path, config.preprocess).pixels, config.preprocess) for c in self.cells)
         self.pixels = np.stack(list(track(frames, "cells", total=len(self.cells), console=CONSOLE)))
         self.unadapted = self.features(open_encoder(config))

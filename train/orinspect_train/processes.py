@@ -6,6 +6,7 @@ the first alone decides, measures and writes, and tells the others.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -81,7 +82,14 @@ def join_processes(devices: int, nodes: int = 1) -> Processes:
         distributed.init_process_group(
             backend, init_method=address, rank=found.global_rank(), world_size=found.world_size(), timeout=PATIENCE
         )
+        # Threads of a group that is still there when the interpreter ends abort the process now and then.
+        atexit.register(_leave_group)
     return Processes(devices, nodes, found.global_rank(), launched=True)
+
+
+def _leave_group() -> None:
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _launcher() -> ClusterEnvironment | None:

@@ -89,6 +89,29 @@ def test_torchrun_trains_what_spawned_processes_do(
     assert load_encoder(tmp_path / "run")[1]["adapted"] == outcome.adapted
 
 
+def test_no_thread_of_the_group_is_left_when_the_interpreter_ends(tmp_path: Path) -> None:
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("threads are counted where Linux lists them")
+    script = tmp_path / "joins.py"
+    script.write_text(
+        """import atexit, pathlib
+def show():
+    print(sorted(task.joinpath("comm").read_text().strip() for task in pathlib.Path("/proc/self/task").iterdir()))
+# What is registered first comes last.
+atexit.register(show)
+from orinspect_train.processes import join_processes
+print(join_processes(2).from_first(lambda: "joined"))
+show()
+"""
+    )
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": ""}
+    shown = subprocess.run(torchrun, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+    joined, threads = [line for line in shown if line == "joined"], [line for line in shown if line != "joined"]
+    assert len(joined) == 2 and len(threads) == 4
+    assert sum("gloo" in line for line in threads) == 2, "while it runs, and no longer at the end"
+
+
 def test_one_process_asks_nobody() -> None:
     assert join_processes(1) == Processes(1)
     assert Processes(1).from_first(lambda: 3) == 3

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from orinspect_train.config import PretrainConfig
@@ -39,6 +40,16 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, pixels in enumerate(draw_textured(24)):
         Image.fromarray(pixels[..., 0]).save(folder / f"{number:02d}.png")
     return folder
+
+
+@pytest.fixture(scope="module")
+def on_processor() -> Iterator[None]:
+    """Train on the processor, also where there is a GPU: only there do equal runs give equal bits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        # For the processes that a test starts.
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield
 
 
 @pytest.fixture

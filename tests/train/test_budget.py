@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +12,12 @@ from hypothesis import strategies as st
 from orinspect_edge_runtime.errors import ConfigError
 from orinspect_train import budget
 from orinspect_train.augment import Augmenter
-from orinspect_train.budget import Speed, check_interval, epoch_steps, fit_checks, fit_steps, probe_speed
+from orinspect_train.budget import Speed, check_interval, epoch_steps, fit_checks, fit_steps, probe_speed, speed_of
 from orinspect_train.config import PretrainConfig
 from orinspect_train.encoder import Encoder
 from orinspect_train.methods import open_method
+from orinspect_train.pretrain import pretrain
+from orinspect_train.progress import WARNING
 from orinspect_train.training import Pretraining
 
 
@@ -81,3 +84,38 @@ def test_bf16_is_taken_only_when_it_is_clearly_faster(
         seconds = {"fp32": 1.0, "bf16": bf16_seconds}
         monkeypatch.setattr(budget, "_time_steps", lambda m, b, precision, d, table=seconds: table[precision])
         assert probe_speed(module, textured(8), config, torch.device("cpu")).precision == expected
+
+
+def test_a_gpu_and_the_processor_work_at_once_and_one_that_will_wait_is_told_of() -> None:
+    assert speed_of("fp32", 2.0, 1.0, at_once=False) == Speed("fp32", 3.0)
+    assert speed_of("bf16", 2.0, 1.0, at_once=True) == Speed("bf16", 2.0, 0.5)
+    assert speed_of("bf16", 2.0, 5.0, at_once=True).step_seconds == 5.0
+    assert "takes 2.5 times as long" in speed_of("bf16", 2.0, 5.0, at_once=True).warning
+    assert (
+        not speed_of("bf16", 2.0, 2.1, at_once=True).warning and not speed_of("bf16", 2.0, 5.0, at_once=False).warning
+    )
+
+
+def test_a_gpu_that_will_wait_for_its_images_is_told_of_before_training(
+    image_folder: Path, tmp_path: Path, tiny: Callable[..., PretrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str]] = []
+    for name, rendering in (("starved", 3.0), ("fed", 0.5)):
+        monkeypatch.setattr(budget, "probe_speed", lambda *_, rendering=rendering: Speed("fp32", 0.1, rendering))
+        config = tiny(epochs=1, check_every=100)
+        pretrain(image_folder, tmp_path / name, config, report=lambda stage, _, text: told.append((stage, text)))
+    assert [text for stage, text in told if stage == WARNING] == [Speed("fp32", 0.1, 3.0).warning]
+
+
+def test_a_probe_leaves_the_number_of_threads_as_it_was(
+    tiny: Callable[..., PretrainConfig], textured: Callable[..., np.ndarray]
+) -> None:
+    config, threads = tiny(workers=2).resolved(), torch.get_num_threads()
+    encoder = Encoder(config.encoder, config.size)
+    module = Pretraining(encoder, open_method(config, encoder, Augmenter(gray=True), 1), config)
+    torch.set_num_threads(2)
+    try:
+        probe_speed(module, textured(8), config, torch.device("cpu"))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)

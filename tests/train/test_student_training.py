@@ -22,6 +22,8 @@ from orinspect_train.run_folder import CONFIG, STUDENT, STUDENT_ENTRY, WEIGHTS
 from orinspect_train.student_cli import student
 from orinspect_train.student_training import teach
 
+pytestmark = pytest.mark.usefixtures("on_processor")
+
 
 @pytest.fixture
 def run(image_folder: Path, tiny: Callable[..., PretrainConfig], tmp_path: Path) -> Path:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +25,8 @@ SHORT_SECONDS = 2.0
 WORTH = 0.9
 # The probe's small steps leave out some of a real one's cost, and the machine may get busier.
 MARGIN = 1.05
+# A probe of one batch is no better than this.
+MOST_RENDERING = 1.3
 # Fewer steps than this change nothing.
 FEWEST_STEPS = 5
 # Of the training, for the checks before its end; there are so many checks at most, the one at the end among them.
@@ -33,10 +37,24 @@ STEP_PASSES = 3
 
 @dataclass(frozen=True)
 class Speed:
-    """The faster precision, and the seconds a step of `batch_size` images takes in it."""
+    """The faster precision, and the seconds a step of `batch_size` images takes in it.
+
+    rendering: how many times as long other processes take to render a batch as the GPU to train on it; 0 without a GPU.
+    """
 
     precision: str
     step_seconds: float
+    rendering: float = 0.0
+
+    @property
+    def warning(self) -> str:
+        """What to tell the user of a GPU that will wait for its images; empty if it will not."""
+        if self.rendering < MOST_RENDERING:
+            return ""
+        return (
+            f"rendering takes {self.rendering:.1f} times as long as training, so the GPU will wait for its images: give the "
+            "run more processor cores, or choose a --method or --policy that renders faster"
+        )
 
 
 def probe_speed(module: Pretraining, pixels: NDArray[np.uint8], config: PretrainConfig, device: torch.device) -> Speed:
@@ -54,14 +72,24 @@ def _probe(
     module: Pretraining, pixels: NDArray[np.uint8], config: PretrainConfig, device: torch.device, batch_size: int
 ) -> Speed:
     batches = Batches(pixels, module.method.render, batch_size=batch_size, seed=config.seed, first=0, last=1)
-    start = time.perf_counter()
-    batch = {name: value.to(device) for name, value in batches[0].items()}
     workers = worker_count(config, "gpu" if device.type == "cuda" else "cpu")
-    render_seconds = (time.perf_counter() - start) / max(workers, 1)
+    with _threads(1 if workers else torch.get_num_threads()):
+        start = time.perf_counter()
+        rendered = batches[0]
+        render_seconds = (time.perf_counter() - start) / max(workers, 1)
+    batch = {name: value.to(device) for name, value in rendered.items()}
     wanted = ("fp32", "bf16") if config.precision == "auto" else (config.precision,)
     found = {precision: _time_steps(module, batch, precision, device) for precision in wanted}
     fastest = min(found, key=lambda name: found[name] * (1 if name == "fp32" else 1 / WORTH))
-    return Speed(fastest, MARGIN * (found[fastest] + render_seconds) * config.batch_size / batch_size)
+    whole = MARGIN * config.batch_size / batch_size
+    return speed_of(fastest, whole * found[fastest], whole * render_seconds, at_once=device.type == "cuda")
+
+
+def speed_of(precision: str, train_seconds: float, render_seconds: float, *, at_once: bool) -> Speed:
+    """The speed of steps that train and render for so long, by the GPU and the processor at once or one after the other."""
+    if at_once:
+        return Speed(precision, max(train_seconds, render_seconds), render_seconds / train_seconds)
+    return Speed(precision, train_seconds + render_seconds)
 
 
 def fit_steps(seconds_left: float, speed: Speed, config: PretrainConfig) -> int:
@@ -95,6 +123,17 @@ def check_interval(steps: int, check_cost: float) -> int:
 def epoch_steps(images: int, batch_size: int, devices: int, epochs: int) -> int:
     """Steps of so many passes over the images."""
     return -(-epochs * images // (batch_size * devices))
+
+
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """With so many threads an operation: a process that renders for a GPU has one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _time_steps(module: Pretraining, batch: dict[str, Any], precision: str, device: torch.device) -> float:

@@ -23,6 +23,8 @@ from orinspect_train.run_folder import CHECKPOINT, METRICS, TENSORBOARD
 if TYPE_CHECKING:
     from orinspect_train.training import Pretraining
 
+# The health of more would take as long as a GPU's training step.
+MOST_EMBEDDINGS = 128
 # Work that a killed run may lose.
 CHECKPOINT_SECONDS = 30
 Report = Callable[[float, str], None]
@@ -30,8 +32,8 @@ Report = Callable[[float, str], None]
 
 @dataclass
 class Keeper(pl.Callback):
-    """After each step: check the loss; at intervals, log a row, check the health and the alignment, save a checkpoint;
-    stop at the deadline.
+    """At intervals of steps: check loss and health, log a row, check the alignment, save a checkpoint; stop at the
+    deadline.
 
     deadline: on time.monotonic(), seconds; infinite for a run by epochs. resumed: the checkpoint it goes on from.
     check: at the plan's intervals, and after the last step; the trunk of the best is kept (None: not at all). initial: the
@@ -69,18 +71,21 @@ class Keeper(pl.Callback):
         module = cast("Pretraining", pl_module)
         step = module.first_step + trainer.global_step
         is_last = step >= self.plan.steps
-        loss = float(outputs["loss"])
-        self.watch.check_loss(step, loss)
         # Clocks differ, and processes that do not stop at one step wait for each other for ever.
         late = trainer.strategy.reduce_boolean_decision(time.monotonic() > self.deadline, all=False)
         if not is_last and late:
             self.stopped_early = trainer.should_stop = True
         ends = is_last or self.stopped_early
         is_checked = ends or step % self.plan.check_every == 0
+        is_logged, is_saved = is_checked or step % self.config.log_every == 0, ends or self._is_due(step)
+        if is_logged or is_saved:
+            # Not after every step: reading it waits for the GPU, which would then wait for the next step.
+            loss = float(outputs["loss"])
+            self.watch.check_loss(step, loss)
         signal = self._check(module, step) if is_checked and trainer.is_global_zero else None
-        if is_checked or step % self.config.log_every == 0:
+        if is_logged:
             self._log(trainer, module, step, loss, outputs["embeddings"], signal)
-        if ends or self._is_due(step):
+        if is_saved:
             self._save(trainer, module, step)
 
     @property
@@ -116,7 +121,7 @@ class Keeper(pl.Callback):
         embeddings: Tensor,
         signal: float | None,
     ) -> None:
-        health = examine(embeddings)
+        health = examine(embeddings[:MOST_EMBEDDINGS])
         seen = step * self.plan.batch_size * self.plan.devices
         rate = module.config.learning_rate * module.rate_at(step - 1)
         row = metrics_log.Row(

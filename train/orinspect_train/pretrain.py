@@ -213,6 +213,8 @@ class _Job:
         training = self.images.split(self.config.held_out).training
         config = dataclasses.replace(self.config, batch_size=min(self.config.batch_size, len(training)))
         speed = budget.probe_speed(module, training, config, device_here())
+        if speed.warning:
+            self.report(WARNING, 1.0, speed.warning)
         check, began = self._check(speed.precision), time.monotonic()
         self.report("check before", 0.0, "")
         before = check.measure(module.to(device=device_here(), memory_format=torch.channels_last))

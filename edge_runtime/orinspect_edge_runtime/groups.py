@@ -4,20 +4,26 @@ The number of groups is found by prediction strength (Tibshirani & Walther 2005,
 clustering of one half of the images must tell which images of the other half belong together. One kind of image
 splits differently in each half; two kinds split the same way. One kind that varies along one strong axis (brightness
 over a shift) also splits the same way, in the middle, so the groups must in addition lie apart on the half that did
-not make them. Assignment is by the nearest centroid in standardised embeddings, which is linear and therefore lives
-in the graph.
+not make them.
+
+k-means draws the line between two kinds half-way between their centroids, and a few odd images pull a centroid over. So
+it only says where the kinds are: a linear discriminant of their inner halves says which image belongs to which, and one of
+all images by these labels is the rule, which lives in the graph. (That half the data are believed is Rousseeuw's minimum
+covariance determinant, 1985; that a second fit follows is its reweighting step.) Of solar cells to test, damaged ones among
+them, it puts 99 % with their kind where the nearest centroid puts 92 to 99 %, least behind an encoder trained far.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orinspect_edge_runtime.errors import InputError
+from orinspect_edge_runtime.gaussian import precision_factor_of
 
 MOST_GROUPS = 6
 FEWEST_IN_GROUP = 10
@@ -27,6 +33,8 @@ ENOUGH_STRENGTH = 0.9
 # Distance between two groups over their spread along the line between them (Ashman et al. 1994, doi 10.1086/117248).
 # One Gaussian cut in the middle has 2.65, a uniform distribution 3.46, two kinds of solar cell 7 and more.
 ENOUGH_SEPARATION = 4.5
+# Of the covariance within the groups, towards the identity: fewer images than dimensions are the rule.
+SHRINKAGE = 0.3
 SPLITS = 10
 RESTARTS = 5
 ROUNDS = 100
@@ -79,16 +87,50 @@ def find_groups(embeddings: Floats, *, count: int | None = None, seed: int = 0, 
     if count is None:
         strengths = prediction_strengths(standard, most, seed)
         count = max(number for number, strength in enumerate(strengths, 1) if strength >= ENOUGH_STRENGTH)
-    centroids = k_means(standard, count, np.random.default_rng(seed))
-    # |z - c|^2 = |z|^2 - 2 (z c - |c|^2 / 2): the nearest centroid has the largest z c - |c|^2 / 2.
+    weights, bias = discriminate(standard, count, seed)
     rule = Groups(
         mean=mean,
-        projection=np.ascontiguousarray((centroids * scale).T),
-        bias=(-0.5 * np.einsum("ge,ge->g", centroids, centroids)).astype(np.float32),
+        projection=np.ascontiguousarray(weights * scale[:, None]),
+        bias=bias,
         labels=np.zeros(len(values), np.intp),
         strengths=strengths,
     )
-    return Groups(rule.mean, rule.projection, rule.bias, rule.assign(values), strengths)
+    return replace(rule, labels=rule.assign(values))
+
+
+def discriminate(values: Floats, count: int, seed: int) -> tuple[Floats, Floats]:
+    """Weights float32 [E, G] and bias [G] whose largest logit tells `count` groups of standardised values [N, E] apart.
+
+    The groups are sorted by size, largest first, so that equal data give equal numbers.
+    """
+    centroids = k_means(values, count, np.random.default_rng(seed))
+    if count == 1:
+        return centroids.T, np.zeros(1, np.float32)
+    inner, labels = _inner_halves(values, centroids)
+    weights, bias = _discriminant(values[inner], labels[inner], centroids)
+    labels = np.asarray((values @ weights + bias).argmax(axis=1))
+    order = np.argsort(-np.bincount(labels, minlength=count), kind="stable")
+    return _discriminant(values, np.argsort(order)[labels], centroids[order])
+
+
+def _inner_halves(values: Floats, centroids: Floats) -> tuple[NDArray[np.bool_], Labels]:
+    """Which values are no farther from their centroid than half of its group, bool [N], and the groups [N]."""
+    squared = _squared(values, centroids)
+    labels, distance = squared.argmin(axis=1), squared.min(axis=1)
+    medians = [
+        np.median(distance[labels == group]) if (labels == group).any() else 0 for group in range(len(centroids))
+    ]
+    return distance <= np.array(medians)[labels], labels
+
+
+def _discriminant(values: Floats, labels: Labels, centroids: Floats) -> tuple[Floats, Floats]:
+    """Weights [E, G] and bias [G] of Fisher's linear discriminant, doi 10.1111/j.1469-1809.1936.tb02137.x, with the
+    covariance within the groups shrunk. A group without values keeps its centroid."""
+    means = _means(values, labels, centroids)
+    factor = precision_factor_of(values - means[labels], SHRINKAGE)
+    weights = factor @ (factor.T @ means.T)
+    # |(z - m) F|^2 = |z F|^2 - 2 (z F F' m - |m F|^2 / 2): the nearest mean has the largest z F F' m - |m F|^2 / 2.
+    return weights, -0.5 * np.einsum("ge,eg->g", means, weights)
 
 
 def members(groups: NDArray[Any], group: int) -> Labels:
@@ -191,13 +233,17 @@ def _spread_start(values: Floats, count: int, rng: np.random.Generator) -> Float
 def _lloyd(values: Floats, centroids: Floats) -> Floats:
     labels = nearest_centroid(values, centroids)
     for _ in range(ROUNDS):
-        onehot = np.eye(len(centroids), dtype=np.float32)[labels]
-        sizes = onehot.sum(axis=0)
         # A group that lost all its images keeps its centroid.
-        means = (onehot.T @ values) / np.maximum(sizes, 1)[:, None]
-        centroids = np.where(sizes[:, None] > 0, means, centroids)
+        centroids = _means(values, labels, centroids)
         moved = nearest_centroid(values, centroids)
         if (moved == labels).all():
             break
         labels = moved
     return centroids.astype(np.float32)
+
+
+def _means(values: Floats, labels: Labels, centroids: Floats) -> Floats:
+    """Means [G, E] of the groups; the centroid of a group without values."""
+    onehot = np.eye(len(centroids), dtype=np.float32)[labels]
+    sizes = onehot.sum(axis=0)[:, None]
+    return np.asarray(np.where(sizes > 0, (onehot.T @ values) / np.maximum(sizes, 1), centroids), np.float32)

@@ -65,7 +65,7 @@ def test_weights_from_scratch_are_all_trained() -> None:
     assert (scratch.frozen_stages, scratch.batch_norm) == (0, "trained")
     assert (pretrained.frozen_stages, pretrained.batch_norm) == (BY_INIT, "frozen")
     assert scratch.learning_rate > pretrained.learning_rate
-    assert (scratch.initial_share, pretrained.initial_share) == (0, 0.5)
+    assert (scratch.initial_share, pretrained.initial_share) == (0, 0.25)
     assert PretrainConfig(initial_share=0).resolved().initial_share == 0
     with pytest.raises(ConfigError, match=r"initial_share is -0.5: use 0 to 0.9, or -1"):
         PretrainConfig(initial_share=-0.5)

@@ -1,7 +1,7 @@
 """Weights between those that a run began with and those it has trained: what they saw before is forgotten less.
 
 WiSE-FT (Wortsman et al. 2022, arXiv 2109.01903): on a straight line between the two both tasks are often done better than
-at either end; a share of one half needs no tuning.
+at either end. config.py sets the share.
 """
 
 from __future__ import annotations

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 from orinspect_edge_runtime.errors import ConfigError
 from orinspect_train.batches import Batches
 from orinspect_train.config import PretrainConfig
-from orinspect_train.training import Pretraining, worker_count
+from orinspect_train.training import Pretraining, threads, worker_count
 
 PROBE_BATCH, PROBE_STEPS = 16, 2
 # Of a whole step, as the small batch foretells it.
@@ -73,7 +71,8 @@ def _probe(
 ) -> Speed:
     batches = Batches(pixels, module.method.render, batch_size=batch_size, seed=config.seed, first=0, last=1)
     workers = worker_count(config, "gpu" if device.type == "cuda" else "cpu")
-    with _threads(1 if workers else torch.get_num_threads()):
+    # A process that renders has one.
+    with threads(1 if workers else torch.get_num_threads()):
         start = time.perf_counter()
         rendered = batches[0]
         render_seconds = (time.perf_counter() - start) / max(workers, 1)
@@ -123,17 +122,6 @@ def check_interval(steps: int, check_cost: float) -> int:
 def epoch_steps(images: int, batch_size: int, devices: int, epochs: int) -> int:
     """Steps of so many passes over the images."""
     return -(-epochs * images // (batch_size * devices))
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """With so many threads an operation: a process that renders for a GPU has one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _time_steps(module: Pretraining, batch: dict[str, Any], precision: str, device: torch.device) -> float:

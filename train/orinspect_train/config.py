@@ -51,8 +51,8 @@ BY_TIME = 0
 BY_COST = 0
 # Value 0 of learning_rate stands for these: weights worth keeping move slowly.
 RATE_PRETRAINED, RATE_SCRATCH = 1e-4, 1e-3
-# Nor do they move further than half of the way: what they knew is half of what is worth publishing.
-SHARE_PRETRAINED = 0.5
+# Nor do they move the whole way: what they were knows more than the drawn defects that moved them.
+SHARE_PRETRAINED = 0.25
 
 # Smallest and largest value of each number.
 RANGES: dict[str, tuple[float, float]] = {
@@ -87,7 +87,7 @@ class PretrainConfig:
     epochs: passes over the images instead, 0 publishes the encoder as it starts (-1: by minutes).
     batch_size: images a step and device. learning_rate: of the encoder (0: 1e-4, from scratch 1e-3).
     head_learning_rate: of the heads, which are dropped in the end. initial_share: of the weights that a run begins with,
-    in those it checks and publishes; the rest is what it trained, see blend.py (-1: one half, from scratch 0).
+    in those it checks and publishes; the rest is what it trained, see blend.py (-1: a quarter, from scratch 0).
     frozen_stages: shallow feature stages left as they are (-1: those that patches are made of, so that patchcore and padim
     see what they saw, from scratch 0). batch_norm: statistics `frozen` or `trained` (auto: trained from scratch only).
     precision: of the forward pass (auto: the faster one). held_out: share of images kept for the alignment check.

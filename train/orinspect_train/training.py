@@ -124,7 +124,8 @@ def train(module: Pretraining, pixels: Any, keeper: Keeper, processes: Processes
     if plan.devices > 1:
         share_statistics(module)
     try:
-        with _quiet():
+        # Processes that render for a GPU take all cores: with several threads, small sums here would wait for them.
+        with _quiet(), threads(1 if accelerator == "gpu" else torch.get_num_threads()):
             trainer = pl.Trainer(
                 accelerator=accelerator,
                 devices=processes.devices,
@@ -161,6 +162,17 @@ def worker_count(config: PretrainConfig, accelerator: str) -> int:
     if config.workers != BY_DEVICE:
         return config.workers
     return 0 if accelerator == "cpu" else min(MOST_WORKERS, max(1, len(os.sched_getaffinity(0)) - 1))
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """With so many threads an operation on the processor."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

@@ -62,7 +62,7 @@ def test_two_processes_train_what_one_does(name: str, differences: dict[str, lis
     difference, change = differences[name]
     assert change > 1e-3
     # Rounding moves the statistics of batch norms by millionths; a term that forgets the other half, by a large share.
-    assert difference < 0.02 * change, f"{difference} of {change}"
+    assert difference < 0.01 * change, f"{difference} of {change}"
 
 
 def test_torchrun_trains_what_spawned_processes_do(

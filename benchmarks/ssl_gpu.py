@@ -25,14 +25,10 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from lightly.data import LightlyDataset
-from lightly.loss import NTXentLoss
-from lightly.models.modules import SimCLRProjectionHead
-from lightly.transforms import SimCLRTransform
 from revision import revision
 from rich.console import Console
 from rich.table import Table
-from ssl_throughput import Case, write_images
+from ssl_throughput import Case, Reference, reference_dataset, settings, write_images
 from torch.utils.data import DataLoader, RandomSampler
 
 from orinspect_edge_runtime import durable
@@ -40,7 +36,6 @@ from orinspect_edge_runtime.conditions import measure_conditions
 from orinspect_train import budget, metrics_log
 from orinspect_train.batches import Batches
 from orinspect_train.checkpoint import Plan
-from orinspect_train.config import PretrainConfig
 from orinspect_train.images import read_images
 from orinspect_train.keeper import Keeper
 from orinspect_train.pretrain import open_encoder, open_pretraining
@@ -105,7 +100,7 @@ def measure(gpu_case: GpuCase, rounds: int) -> dict[str, Any]:
         ours = Ours(gpu_case, data, Path(folder))
         turns: dict[str, Callable[[], float]] = {"card": ours.card, "loader": ours.loader, "run": ours.run}
         if gpu_case.method == "simclr":
-            turns["lightly"] = Reference(data, case, ours.workers).run
+            turns["lightly"] = reference(data, case, ours.workers)
         rates: dict[str, list[float]] = {name: [] for name in turns}
         for _, (name, turn) in itertools.product(range(rounds), turns.items()):
             rates[name].append(round(turn(), 1))
@@ -125,14 +120,7 @@ class Ours:
 
     def __init__(self, gpu_case: GpuCase, data: Path, folder: Path) -> None:
         self.case, self.folder = gpu_case.case, folder
-        self.config = PretrainConfig(
-            method=gpu_case.method,
-            encoder=self.case.encoder,
-            init=gpu_case.init,
-            size=self.case.size,
-            batch_size=self.case.batch,
-            policy="photo",
-        ).resolved()
+        self.config = settings(self.case, gpu_case.method, gpu_case.init)
         self.workers = worker_count(self.config, "gpu")
         self.images = read_images(data, self.config)
         self.module = open_pretraining(self.config, open_encoder(self.config), self.images)
@@ -193,37 +181,25 @@ class Clock(Keeper):
         self.ends.append(time.perf_counter())
 
 
-class Reference:
-    """lightly's own training loop, in bf16."""
+def reference(data: Path, case: Case, workers: int) -> Callable[[], float]:
+    """lightly's own training loop, in bf16: a turn gives its images a second."""
+    dataset, model = reference_dataset(data, case), Reference(case, GPU)
+    # Without an end: workers that begin every pass anew would idle.
+    sampler = RandomSampler(dataset, replacement=True, num_samples=10**9)
+    loader = DataLoader(dataset, case.batch, sampler=sampler, num_workers=workers, pin_memory=True)
 
-    def __init__(self, data: Path, case: Case, workers: int) -> None:
-        self.case = case
-        # At small sizes without blur, as lightly advises for them.
-        transform = SimCLRTransform(input_size=case.size, gaussian_blur=0.5 if case.size > 64 else 0.0)
-        dataset = LightlyDataset(input_dir=str(data), transform=transform)
-        # Without an end: workers that begin every pass anew would idle.
-        sampler = RandomSampler(dataset, replacement=True, num_samples=10**9)
-        self.batches = DataLoader(dataset, case.batch, sampler=sampler, num_workers=workers, pin_memory=True)
-        config = PretrainConfig(method="simclr", encoder=case.encoder, init="scratch", size=case.size).resolved()
-        # The same trunk; lightly's example pools it by the mean, which is cheaper than our three statistics.
-        self.trunk = open_encoder(config).trunk.to(GPU).train()
-        self.head = SimCLRProjectionHead(self.trunk.feature_info.channels()[-1], 512, 128).to(GPU)
-        self.optimizer = torch.optim.AdamW([*self.trunk.parameters(), *self.head.parameters()], lr=1e-3)
-        self.criterion = NTXentLoss(temperature=0.1)
-
-    def run(self) -> float:
-        """Images a second."""
-        batches = iter(self.batches)
+    def turn() -> float:
+        batches = iter(loader)
 
         def step() -> None:
-            first, second = (view.to(GPU, non_blocking=True) for view in next(batches)[0])
+            views = [view.to(GPU, non_blocking=True) for view in next(batches)[0]]
             with torch.autocast("cuda", torch.bfloat16):
-                loss = self.criterion(*(self.head(self.trunk(view)[-1].mean((2, 3))) for view in (first, second)))
-            loss.backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+                loss = model.loss(*views)
+            model.learn(loss)
 
-        return self.case.batch * _steps_per_second(step, LIGHTLY_WARMUP, LIGHTLY_STEPS)
+        return case.batch * _steps_per_second(step, LIGHTLY_WARMUP, LIGHTLY_STEPS)
+
+    return turn
 
 
 def _steps_per_second(step: Callable[[], Any], warmup: int, steps: int) -> float:

@@ -147,10 +147,15 @@ def write_images(folder: Path, case: Case) -> None:
         picture.save(folder / f"{number:04d}{case.suffix}", quality=90)
 
 
-def reference_batches(data: Path, case: Case) -> Iterator[Any]:
-    """Batches of lightly's loader, without an end. At small sizes without blur, as lightly advises for them."""
+def reference_dataset(data: Path, case: Case) -> LightlyDataset:
+    """The images with lightly's transform. At small sizes without blur, as lightly advises for them."""
     transform = SimCLRTransform(input_size=case.size, gaussian_blur=0.5 if case.size > 64 else 0.0)
-    dataset = LightlyDataset(input_dir=str(data), transform=transform)
+    return LightlyDataset(input_dir=str(data), transform=transform)
+
+
+def reference_batches(data: Path, case: Case) -> Iterator[Any]:
+    """Batches of lightly's loader, without an end."""
+    dataset = reference_dataset(data, case)
     while True:
         yield from DataLoader(dataset, batch_size=case.batch, shuffle=True, drop_last=True)
 
@@ -165,36 +170,46 @@ def reference_loader(data: Path, case: Case) -> Callable[[], int]:
     return turn
 
 
+class Reference:
+    """The model and the step of lightly's own training loop."""
+
+    def __init__(self, case: Case, device: torch.device) -> None:
+        torch.manual_seed(0)
+        # The same trunk; lightly's example pools it by the mean, which is cheaper than our three statistics.
+        self.trunk = open_encoder(settings(case)).trunk.to(device).train()
+        self.head = SimCLRProjectionHead(self.trunk.feature_info.channels()[-1], 512, 128).to(device)
+        self.optimizer = torch.optim.AdamW([*self.trunk.parameters(), *self.head.parameters()], lr=1e-3)
+        self.criterion = NTXentLoss(temperature=0.1)
+
+    def loss(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        """Of two views float32 [B, 3, H, W] of the same images."""
+        value: torch.Tensor = self.criterion(
+            *(self.head(self.trunk(view)[-1].mean((2, 3))) for view in (first, second))
+        )
+        return value
+
+    def learn(self, loss: torch.Tensor) -> None:
+        """The rest of the step."""
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
 def reference(data: Path, case: Case) -> Callable[[], int]:
     """A turn of lightly's own training loop."""
-    torch.manual_seed(0)
-    config = settings(case)
-    # The same trunk; lightly's example pools it by the mean, which is cheaper than our three statistics.
-    trunk = open_encoder(config).trunk
-    head = SimCLRProjectionHead(trunk.feature_info.channels()[-1], 512, 128)
-    optimizer = torch.optim.AdamW([*trunk.parameters(), *head.parameters()], lr=1e-3)
-    batches, criterion = reference_batches(data, case), NTXentLoss(temperature=0.1)
-
-    def embed(view: torch.Tensor) -> torch.Tensor:
-        pooled: torch.Tensor = trunk(view)[-1].mean((2, 3))
-        return pooled
+    model, batches = Reference(case, torch.device("cpu")), reference_batches(data, case)
 
     def turn() -> int:
-        trunk.train()
         for _ in range(case.steps):
-            first, second = next(batches)[0]
-            loss = criterion(head(embed(first)), head(embed(second)))
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
+            model.learn(model.loss(*next(batches)[0]))
         return case.steps * case.batch
 
     return turn
 
 
-def settings(case: Case) -> PretrainConfig:
+def settings(case: Case, method: str = "simclr", init: str = "scratch") -> PretrainConfig:
     return PretrainConfig(
-        method="simclr", encoder=case.encoder, init="scratch", size=case.size, batch_size=case.batch, policy="photo"
+        method=method, encoder=case.encoder, init=init, size=case.size, batch_size=case.batch, policy="photo"
     ).resolved()
 
 

@@ -396,8 +396,12 @@ def test_a_loss_that_is_no_number_stops_the_run(
 
     monkeypatch.setattr(synthetic_defects, "loss_of", overflowing)
     # It is read when something is written, so that nothing is written of a broken encoder.
-    for changes, step in (({}, 1), ({"log_every": 4, "checkpoint_every": 10}, 4), ({"log_every": 10}, 3)):
-        with pytest.raises(CheckFailed, match=rf"step {step}: the loss is (inf|nan); lower learning_rate"):
+    for changes, found in (
+        ({}, "step 1: the loss is inf"),
+        ({"log_every": 4, "checkpoint_every": 10}, "step 4: the loss is nan"),
+        ({"log_every": 10}, "step 3: the loss is nan"),
+    ):
+        with pytest.raises(CheckFailed, match=f"{found}; lower learning_rate"):
             pretrain(image_folder, tmp_path / "run", tiny(**changes), force=True)
     assert not is_finished(tmp_path / "run") and not (tmp_path / "run" / CHECKPOINT).exists()
 

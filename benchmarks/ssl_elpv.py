@@ -9,8 +9,8 @@ Protocol (solar_cells.py): a seeded 70 % of the good cells is adapted to and fit
 with a defect probability of 2/3 or more are the test. Labels are used for the AUROC and for nothing else. What is scored
 are the best weights that the run's own checks found, whether the run keeps them or not (`kept`). Every row is paired with
 the unadapted encoder on the same seeds: difference in points of AUROC, mean, and its 95 % interval by a bootstrap over the
-seeds and over the test cells, both paired. `mahalanobis + padim` is no scorer of the product: the sum of both's scores, each
-in standard deviations of unseen good cells. Features come from torch in fp32; one thread.
+seeds and over the test cells, both paired. Features come from torch in fp32; one thread. Rows of earlier commits hold
+`mahalanobis + padim`, the sum of both's scores in standard deviations of unseen good cells: now a scorer, padim_mahalanobis.
 """
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ else:
 
 RESULT = Path(__file__).parent / "results" / "ssl_elpv.json"
 CONSOLE = Console(stderr=True)
-SCORERS_SHOWN = ("mahalanobis", "padim", "patchcore")
-BOTH = "mahalanobis + padim"
+SCORERS_SHOWN = ("mahalanobis", "padim", "patchcore", "padim_mahalanobis")
 BASELINE = "unadapted"
 BATCH, RESAMPLES = 32, 2000
 Scores = dict[str, NDArray[np.float64]]
@@ -100,7 +99,6 @@ class Study:
 
     def __init__(self, given: dict[str, Any], scorers: tuple[str, ...]) -> None:
         self.given, self.scorers = given, scorers
-        self.shown = (*scorers, BOTH) if {"mahalanobis", "padim"} <= set(scorers) else scorers
         self.rows: dict[str, Any] = {}
         self.pairs: dict[tuple[str, str], list[Pair]] = {}
         self.cells = [cell for cell in read_cells() if cell.probability == 0 or cell.probability > 0.6]
@@ -119,11 +117,11 @@ class Study:
         encoder, note = self.adapt(make_config(self.given | {"method": method, "seed": seed}))
         after = self.score(self.features(encoder), seed)
         labels = self.labels[self._test(split_cells(read_cells(), seed))]
-        for scorer in self.shown:
+        for scorer in self.scorers:
             self.pairs.setdefault((name, scorer), []).append((labels, self.before[seed][scorer], after[scorer]))
         row = self.rows.setdefault(name, {"runs": [], "scorers": {}})
         row["runs"].append(note)
-        row["scorers"] = {scorer: compare(self.pairs[name, scorer]) for scorer in self.shown}
+        row["scorers"] = {scorer: compare(self.pairs[name, scorer]) for scorer in self.scorers}
         row["conditions"] = measure_conditions(0) | {"commit": revision(), "threads": 1, "settings": self.given}
 
     def adapt(self, config: PretrainConfig) -> tuple[Encoder, dict[str, Any]]:
@@ -160,7 +158,7 @@ class Study:
         for scorer in self.scorers:
             fitted = fit_features(_rows(features, fit), FitOptions(scorer=scorer, seed=seed))
             found[scorer] = score_features(SCORERS[scorer], fitted.arrays, _rows(features, test))[0]
-        return found | ({BOTH: found["mahalanobis"] + found["padim"]} if BOTH in self.shown else {})
+        return found
 
     def _test(self, split: Split) -> list[int]:
         return self._places((*split.good, *split.defective))
@@ -208,10 +206,10 @@ def _rows(features: Features, index: list[int]) -> Features:
 def show(rows: dict[str, Any]) -> None:
     """Print the mean gain, its interval and the least and most of the seeds, by scorer."""
     table = Table(
-        "method", "seeds", "CPU s", *SCORERS_SHOWN, BOTH, title="ELPV: gain over the unadapted encoder, points of AUROC"
+        "method", "seeds", "CPU s", *SCORERS_SHOWN, title="ELPV: gain over the unadapted encoder, points of AUROC"
     )
     for name, row in rows.items():
-        cells = [_cell(row["scorers"].get(scorer)) for scorer in (*SCORERS_SHOWN, BOTH)]
+        cells = [_cell(row["scorers"].get(scorer)) for scorer in SCORERS_SHOWN]
         seconds = np.mean([note["cpu_seconds"] for note in row["runs"]])
         table.add_row(name, str(len(row["runs"])), f"{seconds:.0f}", *cells)
     Console(width=160).print(table)

@@ -111,7 +111,7 @@ def test_a_rank_makes_the_recipe_and_what_the_graph_reads_smaller(place: Path) -
     assert predicted[1] < predicted[0], "without a size covariances are full"
 
 
-@pytest.mark.parametrize("name", ["patchcore", "padim", "student", RANKED])
+@pytest.mark.parametrize("name", ["patchcore", "padim", "padim_mahalanobis", "student", RANKED])
 def test_the_heat_map_is_hot_on_the_scratch(place: Path, name: str) -> None:
     with Detector.load(place / "bundle", name) as detector:
         verdict = detector(place / "data/test/scratch/000.png")

@@ -282,9 +282,18 @@ def _score(ready: _Ready, outputs: dict[str, NDArray[np.float32]]) -> tuple[floa
         score, anomaly_map = float(outputs["score"][0]), outputs["anomaly_map"][0].copy()
         if ready.region is not None:
             score, anomaly_map = ready.region.apply(score, anomaly_map)
-        return score, int(group[0]), anomaly_map
+        more = _beside(scorer, recipe, features, group)
+        return score + more, int(group[0]), anomaly_map + np.float32(more)
     scores, group = score_features(scorer, recipe.arrays, features)
     return float(scores[0]), int(group[0]), None
+
+
+def _beside(scorer: Scorer, recipe: Recipe, features: Features, group: NDArray[np.intp]) -> float:
+    """What the graph's score and map lack of one image, on their scale."""
+    if scorer.beside is None:
+        return 0.0
+    raw, _ = scorer.beside.raw_scores(recipe.arrays, features.embedding, features.patches, group)
+    return float(raw[0] * recipe.arrays["score_scale"][group[0]])
 
 
 def _made_ready(bundle: Bundle, recipe: Recipe, backend: Backend, inputs: Any) -> _Ready:

@@ -83,12 +83,13 @@ def fit_recipe(
     for a single image, a single defect, and a mask with a scorer that judges the image as a whole; RecipeError for more
     images with a scorer that has no bank.
     """
-    if mask is not None and not SCORERS[options.scorer].has_map:
-        raise InputError(f"a mask needs a scorer that sees where: {options.scorer} judges the image as a whole")
+    scorer = SCORERS[options.scorer]
+    if mask is not None and (not scorer.has_map or scorer.beside is not None):
+        raise InputError(f"a mask needs a scorer that sees places alone: {options.scorer} judges the image as a whole")
     if mask is not None and options.tiles:
         raise InputError("a mask and tiles do not go together: cut the picture to what is to be inspected")
     view = view_of(parse_tiles(options.tiles, options.tile_overlap), bundle.manifest)
-    spec = bundle.manifest.graph(options.precision, SCORERS[options.scorer].head)
+    spec = bundle.manifest.graph(options.precision, scorer.head)
     if options.scorer == RANKED_SCORER:
         check_rank(options.rank, spec.inputs)
     check_components(options.components, bundle.manifest.encoder.patch_dim)

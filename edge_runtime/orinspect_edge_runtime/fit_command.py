@@ -47,7 +47,12 @@ HIDDEN = frozenset(
 @click.option(
     "--recipe", default="default", show_default=True, help="Name of the recipe; one of that name is replaced."
 )
-@click.option("--scorer", default="patchcore", show_default=True, help="patchcore, padim, student, knn or mahalanobis.")
+@click.option(
+    "--scorer",
+    default="patchcore",
+    show_default=True,
+    help="patchcore, padim, padim_mahalanobis, student, knn or mahalanobis.",
+)
 @click.option("--precision", default="fp32", show_default=True, help="Precision the recipe is fitted for and run in.")
 @click.option(
     "--false-alarm", default=0.01, show_default=True, help="Share of good images allowed above the threshold."

@@ -40,6 +40,20 @@ def precision_factor_of(vectors: NDArray[Any], shrinkage: float) -> Floats:
     return np.asarray(factor, np.float32)
 
 
+def left_out(distances: NDArray[Any], count: int, share: float) -> NDArray[np.float64]:
+    """Distances that the vectors a Gaussian was fitted on would have from one of all the others, float64 [n].
+
+    distances: from the Gaussian of all `count`, [n]. share: of the covariance that is the vectors' own, the rest being what
+    it was shrunk towards. By the formula of Sherman & Morrison (1950, doi 10.1214/aoms/1177729893), for the covariance
+    without one vector about the mean without it; what it is shrunk towards is taken as it was.
+    """
+    if count < 2:
+        return np.asarray(distances, np.float64)
+    squared = np.square(distances, dtype=np.float64)
+    left = np.maximum(1 - share * squared / (count - 1), FLOOR)
+    return np.asarray(np.sqrt(count / (count - 1) * squared / left), np.float64)
+
+
 def low_rank_precision(covariance: NDArray[Any], shrinkage: float, rank: int) -> tuple[Floats, Floats]:
     """Scale s, float32 [...], and factor V, float32 [..., D, rank]: s |x - mean|^2 - |(x - mean) @ V|^2 is the distance
     squared.

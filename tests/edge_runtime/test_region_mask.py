@@ -164,5 +164,6 @@ def test_the_commands_take_a_mask_and_refuse_it_where_it_means_nothing(
     done = orinspect(*arguments, "--false-alarm", "0.1", "--review-alarm", "0.3")
     assert done.code == 0 and "mask: 50% of the picture is inspected, 8 patches" in done.out
     assert "review from" in done.out
-    refused = orinspect(*arguments, "--scorer", "knn")
-    assert refused.code == 2 and "judges the image as a whole" in refused.err
+    for scorer in ("knn", "padim_mahalanobis"):
+        refused = orinspect(*arguments, "--scorer", scorer)
+        assert refused.code == 2 and f"{scorer} judges the image as a whole" in refused.err

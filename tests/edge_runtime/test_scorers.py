@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orinspect_edge_runtime.errors import InputError
-from orinspect_edge_runtime.gaussian import low_rank_precision, precision_factor, precision_factor_of
+from orinspect_edge_runtime.gaussian import left_out, low_rank_precision, precision_factor, precision_factor_of
 from orinspect_edge_runtime.heads import DISTANCES, MOST_PROJECTED, OTHER_GROUP_PENALTY, head_inputs
 from orinspect_edge_runtime.manifest import EncoderSpec, TensorSpec
 from orinspect_edge_runtime.metrics import auroc
@@ -47,7 +47,8 @@ def test_the_table(name: str) -> None:
     scorer = SCORERS[name]
     assert scorer.name == name
     assert scorer.head in DISTANCES
-    assert scorer.has_map == (name in DISTANCES)
+    assert scorer.has_map == (name not in ("knn", "mahalanobis"))
+    assert scorer.beside is None or scorer.has_map
     assert {array.dtype for array in fitted(name).values()} <= {np.dtype(np.float32), np.dtype(np.int32)}
 
 
@@ -318,6 +319,53 @@ def test_mahalanobis_is_its_formula() -> None:
         shrunk = 0.9 * np.corrcoef(known.T) + 0.1 * np.eye(EMBEDDING)
         away = (fresh[image] - known.mean(axis=0)) / known.std(axis=0)
         assert scores[image] == pytest.approx(np.sqrt(away @ np.linalg.inv(shrunk) @ away), rel=1e-3)
+
+
+def test_left_out_is_the_distance_from_a_gaussian_of_all_others() -> None:
+    rng = np.random.default_rng(0)
+    for count, dim, share in ((8, 3, 1.0), (30, 10, 0.9), (20, 60, 0.9), (2, 4, 0.5)):
+        vectors = rng.standard_normal((count, dim)) * rng.uniform(0.5, 3, dim)
+        # What it is shrunk towards is the same without a vector, as the formula takes it.
+        aim = (1 - share) * 2.0 * np.eye(dim)
+
+        def distance(x: np.ndarray, known: np.ndarray, share: float = share, aim: np.ndarray = aim) -> float:
+            away = x - known.mean(axis=0)
+            return float(np.sqrt(away @ np.linalg.inv(share * np.cov(known.T, bias=True) + aim * (1 + 1e-9)) @ away))
+
+        own = np.array([distance(x, vectors) for x in vectors])
+        others = np.array([distance(x, np.delete(vectors, n, axis=0)) for n, x in enumerate(vectors)])
+        found = left_out(own, count, share)
+        if share == 1:
+            np.testing.assert_allclose(found, others, rtol=1e-6)
+        else:
+            np.testing.assert_allclose(found, others, rtol=2 / count)
+        assert (found > own).all()
+    assert left_out(np.array([3.0]), 1, 0.9) == [3.0]
+
+
+@given(st.integers(2, 60), st.floats(0, 1), st.integers(0, 99))
+def test_left_out_is_finite_and_keeps_the_order(count: int, share: float, seed: int) -> None:
+    distances = np.sort(np.random.default_rng(seed).uniform(0, np.sqrt(2 * count), count))
+    found = left_out(distances, count, share)
+    assert np.isfinite(found).all() and (np.diff(found) >= 0).all() and (found >= distances).all()
+
+
+def test_padim_and_mahalanobis_add_up_and_weigh_alike() -> None:
+    scorer, count = SCORERS["padim_mahalanobis"], 240
+    arrays, apart = (SCORERS[name].fit(*good(images=count), GROUPS) for name in ("padim_mahalanobis", "padim"))
+    whole = Mahalanobis().fit(*good(images=count), GROUPS)
+    fresh = good(7, 400)
+    scores, sums = scorer.raw_scores(arrays, *fresh)
+    largest, distances = SCORERS["padim"].raw_scores(apart, *fresh)
+    of_image, _ = Mahalanobis().raw_scores(whole, *fresh)
+    assert sums is not None and distances is not None
+    for group in range(GROUPS):
+        rows = fresh[2] == group
+        weighed = scores[rows] - largest[rows]
+        weight = weighed / of_image[rows]
+        np.testing.assert_allclose(weight, weight.mean(), rtol=1e-3)
+        assert weighed.std() == pytest.approx(largest[rows].std(), rel=0.3), "both vary alike over unseen good images"
+        np.testing.assert_allclose(sums[rows] - distances[rows], np.tile(weighed[:, None], POSITIONS), atol=1e-3)
 
 
 def test_knn_is_its_formula() -> None:

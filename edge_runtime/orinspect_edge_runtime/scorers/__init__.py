@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from orinspect_edge_runtime.scorers.knn import Knn
 from orinspect_edge_runtime.scorers.mahalanobis import Mahalanobis
 from orinspect_edge_runtime.scorers.padim import Padim
+from orinspect_edge_runtime.scorers.padim_mahalanobis import PadimMahalanobis
 from orinspect_edge_runtime.scorers.patchcore import PatchCore
 from orinspect_edge_runtime.scorers.student import Student
 
@@ -37,6 +38,10 @@ class Scorer(Protocol):
     def has_map(self) -> bool:
         """Whether the graph's head computes this score; else it is computed here, from the embedding alone."""
 
+    @property
+    def beside(self) -> Mahalanobis | None:
+        """What is added here to the graph's score and map, of the embedding, on the scale of raw scores; None: nothing."""
+
     def fit(
         self,
         embeddings: Floats,
@@ -61,6 +66,7 @@ class Scorer(Protocol):
 SCORERS: dict[str, Scorer] = {
     "patchcore": PatchCore(),
     "padim": Padim(),
+    "padim_mahalanobis": PadimMahalanobis(),
     "student": Student(),
     "knn": Knn(),
     "mahalanobis": Mahalanobis(),

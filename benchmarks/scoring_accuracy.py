@@ -187,7 +187,7 @@ def rendered_textures(study: Study) -> list[Row]:
                     "average_precision": metrics.average_precision(bad, scores),
                 }
                 if SCORERS[scorer].has_map:
-                    maps = _maps(study.encoder, scorer, fitted.arrays, d.test, asked)
+                    maps = _maps(study.encoder, scorer, fitted.arrays, d.test)
                     found_here |= {
                         "pixel_auroc": metrics.pixel_auroc(d.masks, maps),
                         "aupro_30": metrics.aupro(d.masks, maps),
@@ -198,19 +198,12 @@ def rendered_textures(study: Study) -> list[Row]:
     return found
 
 
-def _maps(
-    encoder: Encoder, scorer: str, arrays: dict[str, Any], pictures: NDArray[np.uint8], features: Features
-) -> NDArray[np.float32]:
-    """Out of the graph, and what the scorer adds to them of the embedding; one group."""
-    head, beside = SCORERS[scorer].head, SCORERS[scorer].beside
+def _maps(encoder: Encoder, scorer: str, arrays: dict[str, Any], pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    head = SCORERS[scorer].head
     backend = encoder.backend(head)
     inputs = {spec.name: arrays[spec.name] for spec in encoder.bundle.manifest.graph("fp32", head).inputs[1:]}
     backend.set_inputs(inputs)
-    maps = np.stack([backend.run(picture[None])["anomaly_map"][0].copy() for picture in pictures])
-    if beside is None:
-        return maps
-    whole, _ = beside.raw_scores(arrays, features.embedding, features.patches, np.zeros(len(maps), np.intp))
-    return maps + (whole * arrays["score_scale"][0])[:, None, None]
+    return np.stack([backend.run(picture[None])["anomaly_map"][0].copy() for picture in pictures])
 
 
 def bank_options(study: Study) -> list[Row]:

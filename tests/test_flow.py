@@ -122,6 +122,20 @@ def test_the_heat_map_is_hot_on_the_scratch(place: Path, name: str) -> None:
     assert abs(int(row) - int(column)) <= 20
 
 
+def test_the_map_of_padim_and_mahalanobis_is_that_of_padim(place: Path) -> None:
+    picture = place / "data/test/scratch/000.png"
+    maps, scores = [], []
+    for name in ("padim", "padim_mahalanobis"):
+        with Detector.load(place / "bundle", name) as detector:
+            verdict = detector(picture)
+        assert verdict.anomaly_map is not None
+        maps.append(verdict.anomaly_map.ravel())
+        scores.append(verdict.score)
+    slope, _ = np.polyfit(*maps, 1)
+    assert np.corrcoef(*maps)[0, 1] > 0.9999 and 0.7 < slope < 1.4, "in standard deviations of the same score"
+    assert scores[0] != scores[1]
+
+
 def test_a_verdict_does_not_depend_on_other_images(place: Path) -> None:
     first, second = sorted((place / "data/test/good").glob("*.png"))[:2]
     with Detector.load(place / "bundle", "padim") as detector:

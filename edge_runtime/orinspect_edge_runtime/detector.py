@@ -33,7 +33,7 @@ from orinspect_edge_runtime.manifest import GraphSpec
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, frame_of_array, read_frame
 from orinspect_edge_runtime.recipe import Recipe, aligner_of
 from orinspect_edge_runtime.region_mask import RegionMask
-from orinspect_edge_runtime.scorers import SCORERS, Scorer
+from orinspect_edge_runtime.scorers import BESIDE, SCORERS, Scorer
 from orinspect_edge_runtime.tiling import View, view_of
 from orinspect_edge_runtime.verdict import Verdict
 
@@ -282,18 +282,20 @@ def _score(ready: _Ready, outputs: dict[str, NDArray[np.float32]]) -> tuple[floa
         score, anomaly_map = float(outputs["score"][0]), outputs["anomaly_map"][0].copy()
         if ready.region is not None:
             score, anomaly_map = ready.region.apply(score, anomaly_map)
-        more = _beside(scorer, recipe, features, group)
-        return score + more, int(group[0]), anomaly_map + np.float32(more)
+        if recipe.scorer in BESIDE:
+            score, anomaly_map = _completed(recipe, features, group, score, anomaly_map)
+        return score, int(group[0]), anomaly_map
     scores, group = score_features(scorer, recipe.arrays, features)
     return float(scores[0]), int(group[0]), None
 
 
-def _beside(scorer: Scorer, recipe: Recipe, features: Features, group: NDArray[np.intp]) -> float:
-    """What the graph's score and map lack of one image, on their scale."""
-    if scorer.beside is None:
-        return 0.0
-    raw, _ = scorer.beside.raw_scores(recipe.arrays, features.embedding, features.patches, group)
-    return float(raw[0] * recipe.arrays["score_scale"][group[0]])
+def _completed(
+    recipe: Recipe, features: Features, group: NDArray[np.intp], score: float, anomaly_map: NDArray[np.float32]
+) -> tuple[float, NDArray[np.float32]]:
+    """Score and map of the graph with what a scorer of BESIDE adds."""
+    scorer = BESIDE[recipe.scorer]
+    (added,) = scorer.beside(recipe.arrays, features.embedding, group) * recipe.arrays["score_scale"][group]
+    return score + float(added), anomaly_map * scorer.map_factor(recipe.arrays, group)
 
 
 def _made_ready(bundle: Bundle, recipe: Recipe, backend: Backend, inputs: Any) -> _Ready:

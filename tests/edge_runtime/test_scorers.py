@@ -14,7 +14,7 @@ from orinspect_edge_runtime.gaussian import left_out, low_rank_precision, precis
 from orinspect_edge_runtime.heads import DISTANCES, MOST_PROJECTED, OTHER_GROUP_PENALTY, head_inputs
 from orinspect_edge_runtime.manifest import EncoderSpec, TensorSpec
 from orinspect_edge_runtime.metrics import auroc
-from orinspect_edge_runtime.scorers import SCORERS
+from orinspect_edge_runtime.scorers import BESIDE, SCORERS
 from orinspect_edge_runtime.scorers import patchcore as patchcore_module
 from orinspect_edge_runtime.scorers.knn import Knn
 from orinspect_edge_runtime.scorers.mahalanobis import Mahalanobis
@@ -48,7 +48,7 @@ def test_the_table(name: str) -> None:
     assert scorer.name == name
     assert scorer.head in DISTANCES
     assert scorer.has_map == (name not in ("knn", "mahalanobis"))
-    assert scorer.beside is None or scorer.has_map
+    assert name not in BESIDE or scorer.has_map
     assert {array.dtype for array in fitted(name).values()} <= {np.dtype(np.float32), np.dtype(np.int32)}
 
 
@@ -351,21 +351,21 @@ def test_left_out_is_finite_and_keeps_the_order(count: int, share: float, seed: 
 
 
 def test_padim_and_mahalanobis_add_up_and_weigh_alike() -> None:
-    scorer, count = SCORERS["padim_mahalanobis"], 240
+    scorer, count = SCORERS["padim_mahalanobis"], 1000
     arrays, apart = (SCORERS[name].fit(*good(images=count), GROUPS) for name in ("padim_mahalanobis", "padim"))
     whole = Mahalanobis().fit(*good(images=count), GROUPS)
-    fresh = good(7, 400)
-    scores, sums = scorer.raw_scores(arrays, *fresh)
-    largest, distances = SCORERS["padim"].raw_scores(apart, *fresh)
+    fresh = good(7, 1000)
+    scores, distances = scorer.raw_scores(arrays, *fresh)
+    largest, by_place = SCORERS["padim"].raw_scores(apart, *fresh)
     of_image, _ = Mahalanobis().raw_scores(whole, *fresh)
-    assert sums is not None and distances is not None
+    np.testing.assert_array_equal(distances, by_place, "the map is padim's")
     for group in range(GROUPS):
         rows = fresh[2] == group
-        weighed = scores[rows] - largest[rows]
-        weight = weighed / of_image[rows]
-        np.testing.assert_allclose(weight, weight.mean(), rtol=1e-3)
-        assert weighed.std() == pytest.approx(largest[rows].std(), rel=0.3), "both vary alike over unseen good images"
-        np.testing.assert_allclose(sums[rows] - distances[rows], np.tile(weighed[:, None], POSITIONS), atol=1e-3)
+        added = scores[rows] - largest[rows]
+        weights = (added + arrays["embedding_usual"][group]) / of_image[rows]
+        np.testing.assert_allclose(weights, weights.mean(), rtol=1e-3)
+        assert added.std() == pytest.approx(largest[rows].std(), rel=0.3), "both vary alike over unseen good images"
+        assert abs(added.mean()) < 0.3 * added.std(), "of usual images nothing is added"
 
 
 def test_knn_is_its_formula() -> None:

@@ -36,11 +36,7 @@ class Scorer(Protocol):
 
     @property
     def has_map(self) -> bool:
-        """Whether the graph's head computes this score; else it is computed here, from the embedding alone."""
-
-    @property
-    def beside(self) -> Mahalanobis | None:
-        """What is added here to the graph's score and map, of the embedding, on the scale of raw scores; None: nothing."""
+        """Whether the graph's head computes this score (but see BESIDE); else it is computed here, from the embedding."""
 
     def fit(
         self,
@@ -60,7 +56,9 @@ class Scorer(Protocol):
     def raw_scores(
         self, arrays: Arrays, embeddings: Floats, patches: Floats, groups: NDArray[Any]
     ) -> tuple[Floats, Floats | None]:
-        """Scores [N] before offset and scale, and patch distances [N, P] when there is a map."""
+        """Scores [N] before offset and scale, and patch distances [N, P] when there is a map. The score is the largest of an
+        image's, but for BESIDE.
+        """
 
 
 SCORERS: dict[str, Scorer] = {
@@ -71,3 +69,5 @@ SCORERS: dict[str, Scorer] = {
     "knn": Knn(),
     "mahalanobis": Mahalanobis(),
 }
+# Scorers that judge the whole too: what the graph's head gives is completed here, from the embedding.
+BESIDE = {"padim_mahalanobis": PadimMahalanobis()}

@@ -26,7 +26,6 @@ class Knn:
     name: ClassVar[str] = "knn"
     head: ClassVar[str] = "patchcore"
     has_map: ClassVar[bool] = False
-    beside: ClassVar[None] = None
 
     def fit(
         self,

@@ -27,7 +27,6 @@ class Mahalanobis:
     name: ClassVar[str] = "mahalanobis"
     head: ClassVar[str] = "patchcore"
     has_map: ClassVar[bool] = False
-    beside: ClassVar[None] = None
 
     def fit(
         self,

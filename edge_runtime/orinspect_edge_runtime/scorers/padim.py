@@ -47,7 +47,6 @@ class Padim:
     name: ClassVar[str] = "padim"
     head: ClassVar[str] = "padim"
     has_map: ClassVar[bool] = True
-    beside: ClassVar[None] = None
 
     def fit(
         self,
@@ -78,18 +77,10 @@ class Padim:
         arrays = {"patch_projection": projection, "patch_means": means}
         return arrays | {"patch_factors": factors, "patch_scales": scales}
 
-    def own_share(self, count: int, dim: int) -> float:
-        """Share of a covariance of `count` images and R = `dim` dimensions that is the place's own: neither the mean one of
-        all places nor the identity."""
-        return (1 - self.shrinkage) * (1 - self._pooled_share(count, dim))
-
-    def _pooled_share(self, count: int, dim: int) -> float:
-        return self.pooling * max(0.0, 1 - count / dim)
-
     def _gaussians(self, patches: Floats, rows: NDArray[np.intp]) -> Iterator[tuple[slice, Floats, Floats, Floats]]:
         """Means [p, R], factors [p, R, columns] and scales [p] of POSITIONS positions after the other, of some images."""
         _, positions, dim = patches.shape
-        weight = self._pooled_share(len(rows), dim)
+        weight = self.pooling * max(0.0, 1 - len(rows) / dim)
         pooled = _mean_covariance(patches, rows) if weight > 0 else 0.0
 
         def fit(place: slice) -> tuple[Floats, Floats, Floats]:

@@ -1,8 +1,8 @@
 """PaDiM and the Mahalanobis distance of the embedding in one score: how odd the oddest place is, and how odd the whole.
 
-Both are distances from Gaussians of the same good images (padim.py, mahalanobis.py). Their sum is taken with the second
-weighed so that over unseen good images of a group both vary alike. Adaptation of a pretrained encoder betters the embedding
-and leaves the patches as they were: a sum is how a recipe with a map gains by it.
+Both are distances from Gaussians of the same good images (padim.py, mahalanobis.py). Over unseen good images of a group the
+second, less its mean, is weighed to vary as the first does. Adaptation of a pretrained encoder betters the embedding and
+leaves the patches as they were: a sum is how a recipe with a map gains by it.
 """
 
 from __future__ import annotations
@@ -20,22 +20,24 @@ from orinspect_edge_runtime.scorers.mahalanobis import Mahalanobis
 from orinspect_edge_runtime.scorers.padim import Padim
 
 Floats = NDArray[np.float32]
-# Fewer distances than this say little of how they vary; those of the whole then count as much as the largest by place.
-FEWEST_FOR_SPREAD = 4
+# Fewer distances than this say little of how they vary: it is then taken to be this share of their mean.
+FEWEST_FOR_SPREAD, USUAL_SPREAD = 10, 0.1
+# How the largest distance by place varies is asked of every fifth place (few grids have columns in fives), or of more.
+EVERY, FEWEST_PLACES = 5, 25
 
 
 @dataclass(frozen=True)
 class PadimMahalanobis:
-    """The graph's head gives padim's score and map; the embedding's distance is added to both (`beside`).
+    """The graph's head gives padim's score and map. What the embedding's distance is above its mean is added to the score.
 
-    Arrays are those of both scorers; `embedding_factors` hold the weight. Memory: that of both.
+    The map has none of it: it is padim's, in standard deviations of padim's score alone. Memory: that of both scorers.
     """
 
     name: ClassVar[str] = "padim_mahalanobis"
     head: ClassVar[str] = "padim"
     has_map: ClassVar[bool] = True
     places: ClassVar[Padim] = Padim()
-    beside: ClassVar[Mahalanobis] = Mahalanobis()
+    whole: ClassVar[Mahalanobis] = Mahalanobis()
 
     def fit(
         self,
@@ -47,34 +49,58 @@ class PadimMahalanobis:
         seed: int = 0,
         progress: Callable[[float], None] | None = None,
     ) -> dict[str, NDArray[Any]]:
-        """The arrays of Padim and of Mahalanobis. The seed draws padim's projection."""
+        """The arrays of both, the factors of the whole weighed; `embedding_usual` and `patch_spread`, float32 [G]: over
+        unseen good images the mean of its weighed distances, and how the largest patch distance varies.
+
+        The seed draws padim's projection.
+        """
         arrays = self.places.fit(embeddings, patches, groups, n_groups, seed=seed, progress=progress)
-        arrays |= self.beside.fit(embeddings, patches, groups, n_groups)
+        arrays |= self.whole.fit(embeddings, patches, groups, n_groups)
+        usual, spreads = np.zeros(n_groups, np.float32), np.zeros(n_groups, np.float32)
         for group in range(n_groups):
             rows = members(groups, group)
-            own = embeddings[rows], patches[rows], np.full(len(rows), group)
-            arrays["embedding_factors"][group] *= self._weight(arrays, *own)
-        return arrays
+            by_place = self._unseen_by_place(patches[rows], seed)
+            by_whole = self._unseen_by_whole(arrays, embeddings[rows], group)
+            spreads[group], whole = _spread(by_place), _spread(by_whole)
+            weight = spreads[group] / whole if min(spreads[group], whole) > 0 else np.float32(1)
+            arrays["embedding_factors"][group] *= weight
+            usual[group] = weight * by_whole.mean()
+        return arrays | {"embedding_usual": usual, "patch_spread": spreads}
 
-    def _weight(
-        self, arrays: dict[str, NDArray[Any]], embeddings: Floats, patches: Floats, groups: NDArray[Any]
-    ) -> float:
-        """Of the distances of the whole, from the good images of one group that the arrays were fitted on."""
-        count = len(groups)
-        largest, _ = self.places.raw_scores(arrays, embeddings, patches, groups)
-        whole, _ = self.beside.raw_scores(arrays, embeddings, patches, groups)
-        unseen = [
-            left_out(largest, count, self.places.own_share(count, arrays["patch_means"].shape[2])),
-            left_out(whole, count, 1 - self.beside.shrinkage),
-        ]
-        by_place, by_whole = (float(values.std() if count >= FEWEST_FOR_SPREAD else values.mean()) for values in unseen)
-        return by_place / by_whole if by_place > 0 and by_whole > 0 else 1.0
+    def _unseen_by_place(self, patches: Floats, seed: int) -> Floats:
+        """Largest distance, over some of the places, of the good images of a group, by models of the other half, [n]."""
+        step = min(EVERY, max(1, patches.shape[1] // FEWEST_PLACES))
+        some, none = np.ascontiguousarray(patches[:, ::step]), np.empty((len(patches), 0), np.float32)
+        half, found = np.arange(len(some)) % 2, np.zeros(len(some), np.float32)
+        for own in np.unique(half):
+            seen, held = half != own if len(some) > 1 else half == own, half == own
+            arrays = self.places.fit(none[seen], some[seen], np.zeros(seen.sum(), int), 1, seed=seed)
+            found[held], _ = self.places.raw_scores(arrays, none[held], some[held], np.zeros(held.sum(), int))
+        return found
+
+    def _unseen_by_whole(self, arrays: dict[str, NDArray[Any]], embeddings: Floats, group: int) -> NDArray[np.float64]:
+        """Distances of the embeddings of all good images of a group, each as if the arrays were fitted without it, [n]."""
+        count = len(embeddings)
+        distances, _ = self.whole.raw_scores(arrays, embeddings, embeddings, np.full(count, group))
+        return left_out(distances, count, 1 - self.whole.shrinkage)
 
     def raw_scores(
         self, arrays: dict[str, NDArray[Any]], embeddings: Floats, patches: Floats, groups: NDArray[Any]
     ) -> tuple[Floats, Floats | None]:
-        """Sum of the largest patch distance and the embedding's, float32 [N]; the same sum by patch, float32 [N, P]."""
-        _, distances = self.places.raw_scores(arrays, embeddings, patches, groups)
-        whole, _ = self.beside.raw_scores(arrays, embeddings, patches, groups)
-        sums = np.asarray(distances) + whole[:, None]
-        return sums.max(axis=1), sums
+        """The sum float32 [N], and padim's patch distances float32 [N, P]."""
+        largest, distances = self.places.raw_scores(arrays, embeddings, patches, groups)
+        return largest + self.beside(arrays, embeddings, groups), distances
+
+    def beside(self, arrays: dict[str, NDArray[Any]], embeddings: Floats, groups: NDArray[Any]) -> Floats:
+        """What the embedding adds to padim's score, float32 [N]: 0 on average over good images."""
+        distances, _ = self.whole.raw_scores(arrays, embeddings, embeddings, groups)
+        return np.asarray(distances - arrays["embedding_usual"][groups], np.float32)
+
+    def map_factor(self, arrays: dict[str, NDArray[Any]], groups: NDArray[Any]) -> Floats:
+        """What the graph's map is to be multiplied by, float32 [N]: its scale is that of the sum."""
+        spreads = arrays["patch_spread"][groups] * arrays["score_scale"][groups]
+        return np.asarray(1 / np.where(spreads > 0, spreads, 1), np.float32)
+
+
+def _spread(values: NDArray[Any]) -> float:
+    return float(values.std() if len(values) >= FEWEST_FOR_SPREAD else USUAL_SPREAD * values.mean())

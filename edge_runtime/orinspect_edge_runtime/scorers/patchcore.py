@@ -45,7 +45,6 @@ class PatchCore:
     name: ClassVar[str] = "patchcore"
     head: ClassVar[str] = "patchcore"
     has_map: ClassVar[bool] = True
-    beside: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         if self.projection not in PROJECTIONS:

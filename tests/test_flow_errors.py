@@ -74,7 +74,7 @@ BAD_INPUT = [
     ([*FIT, "--recipe", ""], "recipe name ''"),
     ([*FIT, "--groups", "-1"], "groups"),
     ([*FIT, "--groups", "1000"], "groups"),
-    ([*FIT, "--rank", "4"], "--rank is of the covariances of the scorer padim: patchcore has none by place"),
+    ([*FIT, "--rank", "4"], "--rank is of the covariances of padim and padim_mahalanobis: patchcore has none by place"),
     ([*FIT, "--rank", "0"], "rank"),
     (["score", "bundle", "data"], "bundle has 0 recipes: run orinspect fit first"),
     (["score", "bundle", "data", "--recipe", "x"], "no recipe 'x'"),

@@ -27,7 +27,7 @@ from orinspect_edge_runtime.drift_reference import drift_arrays
 from orinspect_edge_runtime.editors import editor_of, reach, taught
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.features import Features, extract, run_all
-from orinspect_edge_runtime.fit_options import RANKED_SCORER, FitOptions
+from orinspect_edge_runtime.fit_options import RANKED_SCORERS, FitOptions
 from orinspect_edge_runtime.groups import Groups, find_groups
 from orinspect_edge_runtime.heads import STUDENT, neutral_arrays
 from orinspect_edge_runtime.learnt import fingerprint, learnt_images
@@ -85,12 +85,14 @@ def fit_recipe(
     """
     scorer = SCORERS[options.scorer]
     if mask is not None and (not scorer.has_map or options.scorer in BESIDE):
-        raise InputError(f"a mask needs a scorer that sees places alone: {options.scorer} judges the image as a whole")
+        raise InputError(
+            f"a mask needs a scorer that judges places alone: {options.scorer} judges the image as a whole"
+        )
     if mask is not None and options.tiles:
         raise InputError("a mask and tiles do not go together: cut the picture to what is to be inspected")
     view = view_of(parse_tiles(options.tiles, options.tile_overlap), bundle.manifest)
     spec = bundle.manifest.graph(options.precision, scorer.head)
-    if options.scorer == RANKED_SCORER:
+    if options.scorer in RANKED_SCORERS:
         check_rank(options.rank, spec.inputs)
     check_components(options.components, bundle.manifest.encoder.patch_dim)
     with _opened(bundle, spec, options) as backend:

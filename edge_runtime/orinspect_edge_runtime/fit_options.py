@@ -9,13 +9,14 @@ from orinspect_edge_runtime.bank_rule import BankRule
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.scorers import SCORERS, Scorer
 from orinspect_edge_runtime.scorers.padim import Padim
+from orinspect_edge_runtime.scorers.padim_mahalanobis import PadimMahalanobis
 from orinspect_edge_runtime.scorers.patchcore import PatchCore
 from orinspect_edge_runtime.threshold import THRESHOLDS, check_false_alarm
 from orinspect_edge_runtime.tiling import Tiles, parse_tiles
 
 # Its bank holds patches of all places; other scorers model each place of the model's frame, or the image as a whole.
 TILED_SCORER = "patchcore"
-RANKED_SCORER = "padim"
+RANKED_SCORERS = ("padim", "padim_mahalanobis")
 # Options of patchcore alone, as fields of FitOptions: how far a patch is from its bank.
 BANK_SCORER, BANK_OPTIONS = "patchcore", ("neighbours", "reweight", "distance", "projection", "components")
 
@@ -57,9 +58,9 @@ class FitOptions:
             raise InputError(f"scorer {self.scorer!r} is not known: use one of {', '.join(SCORERS)}")
         if self.threshold not in THRESHOLDS:
             raise InputError(f"threshold {self.threshold!r} is not known: use one of {', '.join(THRESHOLDS)}")
-        if self.rank is not None and self.scorer != RANKED_SCORER:
+        if self.rank is not None and self.scorer not in RANKED_SCORERS:
             raise InputError(
-                f"--rank is of the covariances of the scorer {RANKED_SCORER}: {self.scorer} has none by place"
+                f"--rank is of the covariances of {' and '.join(RANKED_SCORERS)}: {self.scorer} has none by place"
             )
         self._check_bank_options()
         check_false_alarm(self.false_alarm)
@@ -93,7 +94,7 @@ class FitOptions:
     def chosen_scorer(self) -> Scorer:
         """The scorer with its options."""
         if self.rank is not None:
-            return Padim(self.rank)
+            return Padim(self.rank) if self.scorer == Padim.name else PadimMahalanobis(self.rank)
         if self.scorer != BANK_SCORER:
             return SCORERS[self.scorer]
         rule = BankRule(self.neighbours, self.reweight, self.distance)

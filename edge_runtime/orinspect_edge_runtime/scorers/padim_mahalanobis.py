@@ -30,14 +30,20 @@ EVERY, FEWEST_PLACES = 5, 25
 class PadimMahalanobis:
     """The graph's head gives padim's score and map. What the embedding's distance is above its mean is added to the score.
 
-    The map has none of it: it is padim's, in standard deviations of padim's score alone. Memory: that of both scorers.
+    The map has none of it: it is padim's, in standard deviations of padim's score alone. rank: of padim's covariances, None
+    for full ones. Memory: that of both scorers.
     """
 
+    rank: int | None = None
     name: ClassVar[str] = "padim_mahalanobis"
     head: ClassVar[str] = "padim"
     has_map: ClassVar[bool] = True
-    places: ClassVar[Padim] = Padim()
     whole: ClassVar[Mahalanobis] = Mahalanobis()
+
+    @property
+    def places(self) -> Padim:
+        """The scorer of the places."""
+        return Padim(self.rank)
 
     def fit(
         self,

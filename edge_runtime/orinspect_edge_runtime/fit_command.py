@@ -89,7 +89,7 @@ HIDDEN = frozenset(
 @click.option(
     "--rank",
     type=click.IntRange(1),
-    help="Of padim's covariances: a smaller recipe, read faster (docs/scoring.md). Without it they are full.",
+    help="Of padim's covariances, also of padim_mahalanobis: a smaller recipe, read faster. Without it they are full.",
 )
 @click.option(
     "--neighbours",

@@ -8,9 +8,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from orinspect_edge_runtime.errors import OrinspectError
+from orinspect_train import alignment
 from orinspect_train.cli import pretrain
 from orinspect_train.config import METHOD_NAMES, PretrainConfig, read_config, to_toml
-from orinspect_train.run_folder import CONFIG, RECORD
+from orinspect_train.run_folder import CONFIG, RECORD, WEIGHTS
 
 
 def invoke(*arguments: object) -> Result:
@@ -39,6 +40,19 @@ def test_the_result_in_words(image_folder: Path, config_file: Path, tmp_path: Pa
     assert "24 images, 0 steps" in result.stdout
     line = f"orinspect export {tmp_path / 'run'} --out BUNDLE --calibration {image_folder}"
     assert line in result.stdout
+
+
+def test_it_says_which_scorers_see_what_was_learnt(
+    image_folder: Path, config_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alignment, "has_helped", lambda before, after: True)
+    scratch = invoke(image_folder, "--out", tmp_path / "run", "--config", config_file)
+    weights = ("--init", tmp_path / "run" / WEIGHTS)
+    pretrained = invoke(image_folder, "--out", tmp_path / "again", "--config", config_file, *weights)
+    for result in (scratch, pretrained):
+        assert result.exit_code == 0 and "the adapted encoder is kept" in result.stdout, result.output
+    hint = "fit with  --scorer padim_mahalanobis  (or mahalanobis, knn)"
+    assert hint not in scratch.stdout and hint in pretrained.stdout
 
 
 def test_a_resumed_run_keeps_its_configuration(image_folder: Path, config_file: Path, tmp_path: Path) -> None:

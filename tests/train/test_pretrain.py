@@ -235,7 +235,7 @@ def test_the_encoder_is_adapted_only_if_that_helped(
     run, config = tmp_path / "run", tiny(epochs=1)
     outcome = pretrain(image_folder, run, config)
     encoder, record = load_encoder(run)
-    assert outcome.adapted is record["adapted"] is helped
+    assert outcome.adapted is record["adapted"] is outcome.patches_adapted is helped
     assert record["alignment"]["unadapted"]["mean"] == pytest.approx(0.6)
     initial = open_encoder(config).trunk.state_dict()
     assert equal(encoder.trunk.state_dict(), initial) is not helped
@@ -353,6 +353,7 @@ def test_what_patchcore_and_padim_see_of_pretrained_weights_stays(
     config = tiny(epochs=1, init=str(straight / WEIGHTS))
     outcome = pretrain(image_folder, tmp_path / "run", config)
     assert outcome.alignment["measure"] == alignment.EMBEDDED_DAMAGE.measure
+    assert outcome.adapted and not outcome.patches_adapted
     images = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
         before, after = open_encoder(config).eval()(images), load_encoder(tmp_path / "run")[0](images)

@@ -188,4 +188,6 @@ def _tell(outcome: Outcome, data: Path, as_json: bool) -> None:
         kept = "the adapted encoder is kept" if outcome.adapted else dropped
         best = f"adapted {after:.3f} (step {outcome.alignment['step']})"
         click.echo(f"{outcome.alignment['measure']}: unadapted {before:.3f}, {best}: {kept}")
+    if outcome.adapted and not outcome.patches_adapted:
+        click.echo("what it learnt is in the embedding: fit with  --scorer padim_mahalanobis  (or mahalanobis, knn)")
     click.echo(f"run: {outcome.run}   next:  orinspect export {outcome.run} --out BUNDLE --calibration {data}")

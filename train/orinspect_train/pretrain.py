@@ -37,7 +37,8 @@ PREVIEW_IMAGES = 64
 @dataclass(frozen=True)
 class Outcome:
     """What a run came to. images, skipped: numbers of them. steps: done, of planned_steps. images_per_second: while
-    training. seconds: of this process, reading and checks included. alignment: as in encoder.json."""
+    training. seconds: of this process, reading and checks included. alignment: as in encoder.json. patches_adapted: whether
+    the patches changed, and not the embedding alone."""
 
     run: str
     adapted: bool
@@ -49,6 +50,7 @@ class Outcome:
     seconds: float
     precision: str
     alignment: dict[str, Any]
+    patches_adapted: bool
 
 
 def pretrain(
@@ -206,7 +208,8 @@ class _Job:
             rate = done.step * done.plan.batch_size * done.plan.devices / max(done.seconds, 1e-9)
         counts = len(self.images.paths), len(self.images.skipped)
         seconds = time.monotonic() - self.started
-        return Outcome(str(self.run), adapted, *counts, steps, planned, rate, seconds, precision, aligned)
+        patches = adapted and self.encoder.learns_patches
+        return Outcome(str(self.run), adapted, *counts, steps, planned, rate, seconds, precision, aligned, patches)
 
     def _make_plan(self, module: Pretraining) -> tuple[Plan, float]:
         """The plan, and the seconds from now after which training must end to leave time for the check after it."""

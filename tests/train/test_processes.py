@@ -61,8 +61,8 @@ def differences(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[floa
 def test_two_processes_train_what_one_does(name: str, differences: dict[str, list[float]]) -> None:
     difference, change = differences[name]
     assert change > 1e-3
-    # Rounding moves the statistics of batch norms by millionths; a term that forgets the other half, by a large share.
-    assert difference < 0.01 * change, f"{difference} of {change}"
+    # In double precision rounding is less than this by far; a term that forgets the other half moves a large share.
+    assert difference < 1e-9 * change, f"{difference} of {change}"
 
 
 def test_torchrun_trains_what_spawned_processes_do(
@@ -93,13 +93,16 @@ def test_no_thread_of_the_group_is_left_when_the_interpreter_ends(tmp_path: Path
         pytest.skip("threads are counted where Linux lists them")
     script = tmp_path / "joins.py"
     script.write_text(
-        """import atexit, pathlib
+        """import atexit, os, pathlib
+def tell(text):
+    # A line in one piece: torchrun lets both write to one pipe, and print() may write the end of a line by itself.
+    os.write(1, (text + chr(10)).encode())
 def show():
-    print(sorted(task.joinpath("comm").read_text().strip() for task in pathlib.Path("/proc/self/task").iterdir()))
+    tell(str(sorted(task.joinpath("comm").read_text().strip() for task in pathlib.Path("/proc/self/task").iterdir())))
 # What is registered first comes last.
 atexit.register(show)
 from orinspect_train.processes import join_processes
-print(join_processes(2).from_first(lambda: "joined"))
+tell(join_processes(2).from_first(lambda: "joined"))
 show()
 """
     )

@@ -33,7 +33,7 @@ from orinspect_edge_runtime.manifest import GraphSpec
 from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, frame_of_array, read_frame
 from orinspect_edge_runtime.recipe import Recipe, aligner_of
 from orinspect_edge_runtime.region_mask import RegionMask
-from orinspect_edge_runtime.scorers import BESIDE, SCORERS, Scorer
+from orinspect_edge_runtime.scorers import COMPLETED, SCORERS, Scorer
 from orinspect_edge_runtime.tiling import View, view_of
 from orinspect_edge_runtime.verdict import Verdict
 
@@ -282,7 +282,7 @@ def _score(ready: _Ready, outputs: dict[str, NDArray[np.float32]]) -> tuple[floa
         score, anomaly_map = float(outputs["score"][0]), outputs["anomaly_map"][0].copy()
         if ready.region is not None:
             score, anomaly_map = ready.region.apply(score, anomaly_map)
-        if recipe.scorer in BESIDE:
+        if recipe.scorer in COMPLETED:
             score, anomaly_map = _completed(recipe, features, group, score, anomaly_map)
         return score, int(group[0]), anomaly_map
     scores, group = score_features(scorer, recipe.arrays, features)
@@ -292,9 +292,9 @@ def _score(ready: _Ready, outputs: dict[str, NDArray[np.float32]]) -> tuple[floa
 def _completed(
     recipe: Recipe, features: Features, group: NDArray[np.intp], score: float, anomaly_map: NDArray[np.float32]
 ) -> tuple[float, NDArray[np.float32]]:
-    """Score and map of the graph with what a scorer of BESIDE adds."""
-    scorer = BESIDE[recipe.scorer]
-    (added,) = scorer.beside(recipe.arrays, features.embedding, group) * recipe.arrays["score_scale"][group]
+    """Score and map of the graph as a scorer of COMPLETED has them."""
+    scorer = COMPLETED[recipe.scorer]
+    (added,) = scorer.added(recipe.arrays, features.embedding, group) * recipe.arrays["score_scale"][group]
     return score + float(added), anomaly_map * scorer.map_factor(recipe.arrays, group)
 
 

@@ -36,7 +36,7 @@ from orinspect_edge_runtime.preprocess import Frame, PreprocessSpec, fit_to_mode
 from orinspect_edge_runtime.recipe import Recipe, aligner_of
 from orinspect_edge_runtime.recipe_threshold import FOLDS, by_defects, calibrated, with_defects
 from orinspect_edge_runtime.region_mask import inspected_patches, on_all_patches
-from orinspect_edge_runtime.scorers import BESIDE, SCORERS
+from orinspect_edge_runtime.scorers import COMPLETED, SCORERS
 from orinspect_edge_runtime.scorers.padim import check_rank
 from orinspect_edge_runtime.threshold import Threshold
 from orinspect_edge_runtime.tiling import View, parse_tiles, view_of
@@ -84,7 +84,7 @@ def fit_recipe(
     images with a scorer that has no bank.
     """
     scorer = SCORERS[options.scorer]
-    if mask is not None and (not scorer.has_map or options.scorer in BESIDE):
+    if mask is not None and (not scorer.has_map or options.scorer in COMPLETED):
         raise InputError(
             f"a mask needs a scorer that judges places alone: {options.scorer} judges the image as a whole"
         )

@@ -18,10 +18,11 @@ class Verdict:
 
     score: normalised distance from the good images (0: a usual good image, 1: one standard deviation above).
     is_anomalous: score > threshold. anomaly_map: float32 [height, width] at the size that the recipe sees (tiling.py) and on
-    the score's scale, or None for scorers that judge the whole image. probability: share of good images that score lower.
-    group: which kind of good image it was compared with. milliseconds: resize, graph and scoring of this frame.
-    embedding: float32 [E], for a drift monitor. review_threshold: the recipe's, None when it has no review band. pose: how
-    the part lay, of a recipe that brings parts to their place; the map is that of the picture as it came.
+    the score's scale (padim's, if padim_mahalanobis adds to it), or None for scorers of the whole image. probability: share
+    of good images that score lower. group: which kind of good image it was compared with. milliseconds: resize, graph and
+    scoring of this frame. embedding: float32 [E], for a drift monitor. review_threshold: the recipe's, None when it has no
+    review band. pose: how the part lay, of a recipe that brings parts to their place; the map is that of the picture as it
+    came.
     """
 
     score: float

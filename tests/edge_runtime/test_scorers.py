@@ -14,7 +14,7 @@ from orinspect_edge_runtime.gaussian import left_out, low_rank_precision, precis
 from orinspect_edge_runtime.heads import DISTANCES, MOST_PROJECTED, OTHER_GROUP_PENALTY, head_inputs
 from orinspect_edge_runtime.manifest import EncoderSpec, TensorSpec
 from orinspect_edge_runtime.metrics import auroc
-from orinspect_edge_runtime.scorers import BESIDE, SCORERS
+from orinspect_edge_runtime.scorers import COMPLETED, SCORERS
 from orinspect_edge_runtime.scorers import patchcore as patchcore_module
 from orinspect_edge_runtime.scorers.knn import Knn
 from orinspect_edge_runtime.scorers.mahalanobis import Mahalanobis
@@ -48,7 +48,7 @@ def test_the_table(name: str) -> None:
     assert scorer.name == name
     assert scorer.head in DISTANCES
     assert scorer.has_map == (name not in ("knn", "mahalanobis"))
-    assert name not in BESIDE or scorer.has_map
+    assert name not in COMPLETED or scorer.has_map
     assert {array.dtype for array in fitted(name).values()} <= {np.dtype(np.float32), np.dtype(np.int32)}
 
 

@@ -36,7 +36,7 @@ class Scorer(Protocol):
 
     @property
     def has_map(self) -> bool:
-        """Whether the graph's head computes this score (but see BESIDE); else it is computed here, from the embedding."""
+        """Whether the graph's head computes this score (but see COMPLETED); else it is computed here, from the embedding."""
 
     def fit(
         self,
@@ -57,7 +57,7 @@ class Scorer(Protocol):
         self, arrays: Arrays, embeddings: Floats, patches: Floats, groups: NDArray[Any]
     ) -> tuple[Floats, Floats | None]:
         """Scores [N] before offset and scale, and patch distances [N, P] when there is a map. The score is the largest of an
-        image's, but for BESIDE.
+        image's, but for COMPLETED.
         """
 
 
@@ -69,5 +69,5 @@ SCORERS: dict[str, Scorer] = {
     "knn": Knn(),
     "mahalanobis": Mahalanobis(),
 }
-# Scorers that judge the whole too: what the graph's head gives is completed here, from the embedding.
-BESIDE = {"padim_mahalanobis": PadimMahalanobis()}
+# Those that judge places and the whole: score and map of the graph's head are completed on the host, from the embedding.
+COMPLETED = {"padim_mahalanobis": PadimMahalanobis()}

@@ -95,9 +95,9 @@ class PadimMahalanobis:
     ) -> tuple[Floats, Floats | None]:
         """The sum float32 [N], and padim's patch distances float32 [N, P]."""
         largest, distances = self.places.raw_scores(arrays, embeddings, patches, groups)
-        return largest + self.beside(arrays, embeddings, groups), distances
+        return largest + self.added(arrays, embeddings, groups), distances
 
-    def beside(self, arrays: dict[str, NDArray[Any]], embeddings: Floats, groups: NDArray[Any]) -> Floats:
+    def added(self, arrays: dict[str, NDArray[Any]], embeddings: Floats, groups: NDArray[Any]) -> Floats:
         """What the embedding adds to padim's score, float32 [N]: 0 on average over good images."""
         distances, _ = self.whole.raw_scores(arrays, embeddings, embeddings, groups)
         return np.asarray(distances - arrays["embedding_usual"][groups], np.float32)

@@ -30,12 +30,21 @@ from orinspect_train.solar_cells import Cell
 
 
 class Encoder:
-    """A bundle made from the ImageNet weights as they are, in `folder`, when it is first needed."""
+    """A bundle made from the ImageNet weights as they are, in `folder`, when it is first needed.
 
-    def __init__(self, folder: Path, cache: Path | None = None) -> None:
-        self._folder, self._cache = folder, cache
+    size: of the images that the encoder sees, pixels a side. second_scale: of `orinspect export`.
+    """
+
+    def __init__(
+        self, folder: Path, cache: Path | None = None, size: int = 192, second_scale: float | None = None
+    ) -> None:
+        self._folder, self._cache, self._size, self._second_scale = folder, cache, size, second_scale
         self._opened: dict[str, Backend] = {}
-        self.spec = PreprocessSpec()
+
+    @property
+    def spec(self) -> PreprocessSpec:
+        """How a picture becomes a frame of the bundle."""
+        return self.bundle.manifest.preprocess
 
     @functools.cached_property
     def bundle(self) -> Bundle:
@@ -44,11 +53,11 @@ class Encoder:
         images.mkdir(parents=True)
         for number, pixels in enumerate(textures.render("granite", 64, 64, 2).good):
             Image.fromarray(pixels).save(images / f"{number}.png")
-        _orinspect("pretrain", str(images), "--out", str(run), "--epochs", "0")
-        _orinspect("export", str(run), "--out", str(bundle), "--precision", "fp32", "--calibration", str(images))
-        opened = Bundle.open(bundle)
-        assert opened.manifest.preprocess == self.spec
-        return opened
+        scale = [] if self._second_scale is None else ["--second-scale", str(self._second_scale)]
+        _orinspect("pretrain", str(images), "--out", str(run), "--epochs", "0", "--size", str(self._size))
+        calibrated = ("--precision", "fp32", "--calibration", str(images))
+        _orinspect("export", str(run), "--out", str(bundle), *calibrated, *scale)
+        return Bundle.open(bundle)
 
     def backend(self, head: str) -> Backend:
         """The graph of a head, without a recipe."""

@@ -3,6 +3,7 @@
     python benchmarks/ssl_elpv.py                                  every method, three seeds; writes results/ssl_elpv.json
     python benchmarks/ssl_elpv.py --methods vicreg,byol --seeds 5  adds or replaces the rows of these methods
     python benchmarks/ssl_elpv.py --variant gentle --set l2_sp=0.1 a row of its own for other settings
+    python benchmarks/ssl_elpv.py --second-scale 1.67      rows whose patches are taken as by `export --second-scale`
     python benchmarks/ssl_elpv.py --quick                          one method, one seed, 20 steps, no file: about a minute
 
 Protocol (solar_cells.py): a seeded 70 % of the good cells is adapted to and fitted on, the rest of them and all cells
@@ -20,6 +21,7 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from revision import revision
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from torch import nn
 
 from orinspect_edge_runtime import durable, metrics
 from orinspect_edge_runtime.conditions import measure_conditions
@@ -38,6 +41,7 @@ from orinspect_edge_runtime.fit import fit_features
 from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.preprocess import fit_to_model, read_frame
 from orinspect_edge_runtime.scorers import SCORERS
+from orinspect_export.looks import Looks, looking
 from orinspect_train.augment import normalise
 from orinspect_train.config import METHOD_NAMES, PretrainConfig, make_config
 from orinspect_train.encoder import Encoder, normalisation
@@ -45,6 +49,7 @@ from orinspect_train.pretrain import open_encoder, pretrain
 from orinspect_train.run import load_weights
 from orinspect_train.run_folder import DROPPED, WEIGHTS
 from orinspect_train.solar_cells import Cell, Split, read_cells, split_cells, write_dataset
+from orinspect_train.two_scales import Size
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -72,6 +77,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="TOML, of the configuration")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--scorers", default=",".join(SCORERS_SHOWN))
+    parser.add_argument("--second-scale", type=float, metavar="FACTOR", help="before and after adaptation alike")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     given = tomllib.loads("\n".join(chosen.set))
@@ -79,10 +85,13 @@ def main() -> None:
     if chosen.quick:
         chosen.methods, chosen.seeds, chosen.scorers = "synthetic_defects", 1, "mahalanobis"
         given |= {"epochs": 1, "size": 128}
-    study = Study(given, tuple(chosen.scorers.split(",")))
+    study = Study(given, tuple(chosen.scorers.split(",")), chosen.second_scale)
+    variant = (
+        chosen.variant if chosen.second_scale is None else f"{chosen.variant} second scale {chosen.second_scale:g}"
+    )
     for seed in range(chosen.seeds):
         for method in chosen.methods.split(","):
-            study.run(f"{method} {chosen.variant}".strip(), method, seed)
+            study.run(f"{method} {variant.strip()}".strip(), method, seed)
             show(study.rows)
             if not chosen.quick:
                 write(chosen.out, study.rows)
@@ -97,17 +106,19 @@ def write(file: Path, rows: dict[str, Any]) -> None:
 class Study:
     """The cells, and what has been found with them."""
 
-    def __init__(self, given: dict[str, Any], scorers: tuple[str, ...]) -> None:
-        self.given, self.scorers = given, scorers
+    def __init__(self, given: dict[str, Any], scorers: tuple[str, ...], second_scale: float | None = None) -> None:
+        self.given, self.scorers, self.second_scale = given, scorers, second_scale
         self.rows: dict[str, Any] = {}
         self.pairs: dict[tuple[str, str], list[Pair]] = {}
         self.cells = [cell for cell in read_cells() if cell.probability == 0 or cell.probability > 0.6]
         self.labels = np.array([cell.probability > 0 for cell in self.cells])
         # Without the table of a method's options: the unadapted encoder has no method.
         config = make_config({name: value for name, value in given.items() if not isinstance(value, dict)})
-        frames = (fit_to_model(read_frame(c.path, config.preprocess).pixels, config.preprocess) for c in self.cells)
+        unadapted = open_encoder(config)
+        spec = replace(config.preprocess, **dict(zip(("height", "width"), self._seen(unadapted)[1], strict=True)))
+        frames = (fit_to_model(read_frame(cell.path, spec).pixels, spec) for cell in self.cells)
         self.pixels = np.stack(list(track(frames, "cells", total=len(self.cells), console=CONSOLE)))
-        self.unadapted = self.features(open_encoder(config))
+        self.unadapted = self.features(unadapted)
         self.before: dict[int, Scores] = {}
 
     def run(self, name: str, method: str, seed: int) -> None:
@@ -123,6 +134,7 @@ class Study:
         row["runs"].append(note)
         row["scorers"] = {scorer: compare(self.pairs[name, scorer]) for scorer in self.scorers}
         row["conditions"] = measure_conditions(0) | {"commit": revision(), "threads": 1, "settings": self.given}
+        row["second_scale"] = self.second_scale
 
     def adapt(self, config: PretrainConfig) -> tuple[Encoder, dict[str, Any]]:
         """The best encoder that training on the seed's good cells came by, and what the run came to."""
@@ -141,14 +153,18 @@ class Study:
     def features(self, encoder: Encoder) -> Features:
         """Features of all cells, fp32."""
         mean, std = (torch.tensor(values) for values in normalisation(encoder.name))
-        encoder.eval()
+        seen, _ = self._seen(encoder.eval())
         with torch.inference_mode():
             parts = [
-                encoder(normalise(torch.from_numpy(self.pixels[i : i + BATCH]), mean, std))
+                seen(normalise(torch.from_numpy(self.pixels[i : i + BATCH]), mean, std))
                 for i in track(range(0, len(self.pixels), BATCH), "features", console=CONSOLE)
             ]
         embedding, patches = (torch.cat(values).numpy() for values in zip(*parts, strict=True))
         return Features(embedding, patches)
+
+    def _seen(self, encoder: Encoder) -> tuple[nn.Module, Size]:
+        """What looks at the cells, and at which size."""
+        return looking(Path(encoder.name), encoder, (encoder.size, encoder.size), Looks(second_scale=self.second_scale))
 
     def score(self, features: Features, seed: int) -> Scores:
         """Scores of the test cells of a split by scorer, in the order of `test_labels`."""

@@ -26,6 +26,12 @@ PATH = click.Path(path_type=Path)
     is_flag=True,
     help="Embed each frame turned four ways, for knn and mahalanobis after `rotation` or `csi`: four times the work.",
 )
+@click.option(
+    "--second-scale",
+    type=float,
+    metavar="FACTOR",
+    help="Take patches of each frame at FACTOR times the size too, for scorers with a map: FACTOR squared the work more.",
+)
 @click.option("--calibrator", help="min-max, percentile, entropy or mse.  [default: mse; with --modelopt: min-max]")
 @click.option(
     "--modelopt",
@@ -64,6 +70,8 @@ def export(
     max_flips: float,
     max_auroc_drop: float,
     *,
+    turns: bool,
+    second_scale: float | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -72,6 +80,7 @@ def export(
     \b
     Example:  orinspect export RUN --out BUNDLE --calibration images/
               orinspect export RUN --out BUNDLE --calibration images/ --turns
+              orinspect export RUN --out BUNDLE --calibration images/ --second-scale 1.67
     """
     from orinspect_edge_runtime.progress import shares
 
@@ -79,10 +88,13 @@ def export(
         # torch takes seconds to import: the bar is there first.
         from orinspect_export.decisions import Budget
         from orinspect_export.exporter import ExportOptions, export_run
+        from orinspect_export.looks import Looks
 
         chosen = tuple(dict.fromkeys(name.strip() for name in precision.split(",") if name.strip()))
         budget = Budget(min_rank_correlation, max_flips, max_auroc_drop)
-        exported = export_run(run, out, calibration, ExportOptions(chosen, budget=budget, **options), show)
+        looks = Looks(turns, second_scale)
+        asked = ExportOptions(chosen, budget=budget, looks=looks, **options)
+        exported = export_run(run, out, calibration, asked, show)
     for reason in exported.skipped:
         click.echo(f"skipped: {reason}", err=True)
     for reason in exported.refused.values():

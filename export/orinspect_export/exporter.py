@@ -25,6 +25,7 @@ from orinspect_export.golden import golden_arrays, golden_of_precision, to_npz
 from orinspect_export.graph import EncoderGraph, export_encoder, export_student
 from orinspect_export.head_graph import graph_spec
 from orinspect_export.images import ExportImages, choose_images
+from orinspect_export.looks import ONCE, Looks
 from orinspect_export.modelopt import METHODS
 from orinspect_export.precision_page import precision_page
 
@@ -40,7 +41,7 @@ class ExportOptions:
     the precisions may change. labelled: a dataset with good and defective images to hold the budget on. verify_compiler:
     build every graph with NVIDIA's compiler as well, which must be installed. modelopt: the Python of an environment with
     NVIDIA ModelOpt, which then places the int8 graph's pairs. calibrator: of CALIBRATORS, or with modelopt of METHODS; None:
-    what has served best. turns: embed the four quarter turns of each frame.
+    what has served best. looks: how often the encoder looks at each frame.
     """
 
     precisions: tuple[str, ...] = PRECISIONS
@@ -51,7 +52,7 @@ class ExportOptions:
     modelopt: Path | None = None
     budget: Budget = field(default_factory=Budget)
     labelled: Path | None = None
-    turns: bool = False
+    looks: Looks = ONCE
 
     def __post_init__(self) -> None:
         known = (*PRECISIONS, *CPU_PRECISIONS)
@@ -100,7 +101,7 @@ def export_run(
         raise InputError(f"{out} exists already: choose another name, or pass --force to replace it")
     # Told before the minute that tracing may take.
     list_images([calibration])
-    encoder = export_encoder(run, turns=options.turns)
+    encoder = export_encoder(run, options.looks)
     student = export_student(run, encoder)
     tell(0.15)
     images = choose_images(calibration, encoder.preprocess, options.seed)

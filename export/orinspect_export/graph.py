@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,11 @@ from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.manifest import EncoderSpec
 from orinspect_edge_runtime.preprocess import PreprocessSpec
 from orinspect_export.batch_shapes import fix_shapes
+from orinspect_export.looks import ONCE, Looks, looking, told
 from orinspect_train.methods.rotation import TURNS
 from orinspect_train.run import load_encoder
 from orinspect_train.run_folder import STUDENT_ENTRY
 from orinspect_train.student import load_student
-from orinspect_train.turned import TurnedEncoder
 
 if TYPE_CHECKING:
     import onnx
@@ -66,11 +66,11 @@ class EncoderGraph:
     preprocess: PreprocessSpec
 
 
-def open_run(run: Path, *, turns: bool = False) -> tuple[FrameEncoder, EncoderSpec, PreprocessSpec]:
+def open_run(run: Path, looks: Looks = ONCE) -> tuple[FrameEncoder, EncoderSpec, PreprocessSpec]:
     """The encoder of a RUN folder with its normalisation, and what a manifest says about it.
 
-    turns: embed the four quarter turns of each frame (see turned.py). Raises InputError: missing or damaged files, a
-    newer format, a model size that the encoder's stages do not fit, or turns of frames that are not square.
+    Raises InputError: missing or damaged files, a newer format, a model size that the encoder's stages do not fit, turns
+    of frames that are not square, or a second scale that the encoder does not take.
     """
     encoder, record = load_encoder(run)
     try:
@@ -78,34 +78,33 @@ def open_run(run: Path, *, turns: bool = False) -> tuple[FrameEncoder, EncoderSp
         preprocess = PreprocessSpec(**record["preprocess"])
     except (TypeError, ValueError) as error:
         raise InputError(f"{run}: its record of the normalisation or model size is damaged ({error})") from error
-    method, views = str(record.get("method", "")), TURNS if turns else 1
-    if turns and preprocess.height != preprocess.width:
-        raise InputError(f"{run}: frames of {preprocess.width}x{preprocess.height} pixels: --turns needs square ones")
-    seen = TurnedEncoder(encoder, preprocess.height) if turns else encoder
+    small = (preprocess.height, preprocess.width)
+    seen, size = looking(run, encoder, small, looks)
+    preprocess = replace(preprocess, height=size[0], width=size[1])
     module = FrameEncoder(seen, mean, std).eval()
-    grid = encoder.grid(preprocess.height, preprocess.width)
+    grid = encoder.grid(*small)
     _try(run, module, preprocess, grid)
     spec = EncoderSpec(
         name=record["name"],
         init=str(record.get("init", "")),
-        method=f"{method}, embedding of {views} turns" if turns else method,
+        method=f"{record.get('method', '')}{told(looks, small)}",
         mean=mean,
         std=std,
         layers=tuple(record["layers"]),
         grid=grid,
-        patch_dim=encoder.patch_dim,
-        embedding_dim=views * encoder.embedding_dim,
+        patch_dim=(1 if looks.second_scale is None else 2) * encoder.patch_dim,
+        embedding_dim=(TURNS if looks.turns else 1) * encoder.embedding_dim,
         adapted=bool(record.get("adapted", True)),
     )
     return module, spec, preprocess
 
 
-def export_encoder(run: Path, *, turns: bool = False) -> EncoderGraph:
+def export_encoder(run: Path, looks: Looks = ONCE) -> EncoderGraph:
     """Trace the encoder of a run and fold everything that the fixed model size makes constant.
 
-    turns: as of `open_run`. Raises InputError as `open_run` does, and when the encoder keeps operators that do not fold.
+    Raises InputError as `open_run` does, and when the encoder keeps operators that do not fold.
     """
-    module, spec, preprocess = open_run(run, turns=turns)
+    module, spec, preprocess = open_run(run, looks)
     return EncoderGraph(fold(trace(module, preprocess), spec.name), spec, preprocess)
 
 
@@ -120,14 +119,17 @@ class StudentGraph:
 def export_student(run: Path, encoder: EncoderGraph) -> StudentGraph | None:
     """The encoder of a run with its student, or None when the run has none. encoder: of `export_encoder`.
 
-    Raises InputError: a damaged student, or an embedding of turned frames, which the student's graph has not.
+    Raises InputError: a damaged student, or an encoder that looks more than once, which the student's does not.
     """
     _, record = load_encoder(run)
     if STUDENT_ENTRY not in record:
         return None
     studied, record = load_student(run)
-    if encoder.spec.embedding_dim != studied.encoder.embedding_dim:
-        raise InputError(f"{run} has a student: --turns is for knn and mahalanobis; export it from the run without one")
+    plain = (studied.encoder.embedding_dim, studied.encoder.patch_dim)
+    if (encoder.spec.embedding_dim, encoder.spec.patch_dim) != plain:
+        raise InputError(
+            f"{run} has a student, which goes with neither --turns nor --second-scale; export the run without one"
+        )
     module = FrameEncoder(studied, encoder.spec.mean, encoder.spec.std).eval()
     model = fold(trace(module, encoder.preprocess), encoder.spec.name)
     learnt = tuple(map(str, record[STUDENT_ENTRY].get("images", ())))
@@ -168,6 +170,7 @@ def fold(traced: bytes, name: str) -> onnx.ModelProto:
         operators = ", ".join(left)
         raise InputError(f"the encoder {name!r} keeps {operators} in its graph: use another encoder or model size")
     constants_to_initializers(model)
+    separate_weights(model)
     del model.graph.value_info[:], model.metadata_props[:]
     model.ir_version, model.producer_name, model.producer_version, model.doc_string = IR_VERSION, "orinspect", "", ""
     model.graph.name = name
@@ -189,6 +192,19 @@ def constants_to_initializers(model: onnx.ModelProto) -> None:
             kept.append(node)
     del model.graph.node[:]
     model.graph.node.extend(kept)
+
+
+def separate_weights(model: onnx.ModelProto) -> None:
+    """Give each convolution weights of its own: those of a second pass get other INT8 ranges and equalised channels."""
+    used = set[str]()
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for index, node in enumerate(model.graph.node):
+        for slot, name in enumerate(node.input[1:] if node.op_type == "Conv" else (), 1):
+            if name in used:
+                node.input[slot] = f"{name}_of_{index}"
+                model.graph.initializer.add().CopyFrom(tensors[name])
+                model.graph.initializer[-1].name = node.input[slot]
+            used.add(name)
 
 
 def _try(run: Path, module: FrameEncoder, preprocess: PreprocessSpec, grid: tuple[int, int]) -> None:

@@ -7,17 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
 from orinspect_edge_runtime.errors import MissingExtra
 from orinspect_edge_runtime.heads import HEADS
+from orinspect_edge_runtime.preprocess import PreprocessSpec, fit_to_model
 from orinspect_export import compiler
 from orinspect_export.compiler import compile_report, compiler_installed, dimension_range
 from orinspect_export.fp16 import to_fp16, to_fp16_beside_int8
 from orinspect_export.graph import EncoderGraph, export_encoder
 from orinspect_export.head_graph import attach_head
 from orinspect_export.int8 import Quantiser
+from orinspect_export.looks import Looks
 from orinspect_export.qdq import weighted_layers
 
 needs_compiler = pytest.mark.skipif(not compiler_installed(), reason="tensorrt-rtx is not installed")
@@ -74,13 +77,21 @@ def test_every_family_of_encoders_builds(
 
 
 @needs_compiler
-@pytest.mark.parametrize("family", ["test_resnet", "test_vit"])
+@pytest.mark.parametrize(
+    ("family", "looks", "side"),
+    [
+        ("test_resnet", Looks(turns=True), 64),
+        ("test_vit", Looks(turns=True), 64),
+        ("test_resnet", Looks(second_scale=1.5), 96),
+    ],
+)
 @pytest.mark.parametrize("precision", ["fp32", "int8 and fp16"])
-def test_a_graph_that_turns_its_frames_builds(
-    precision: str, family: str, make_run: Callable[..., Path], frames: Any
+def test_a_graph_that_looks_more_than_once_builds(
+    precision: str, family: str, looks: Looks, side: int, make_run: Callable[..., Path], frames: Any
 ) -> None:
-    graph = export_encoder(make_run(family), turns=True)
-    converted = CONVERSIONS[precision](graph, frames[:4])
+    graph = export_encoder(make_run(family), looks)
+    seen = np.stack([fit_to_model(frame, PreprocessSpec(side, side)) for frame in frames[:4]])
+    converted = CONVERSIONS[precision](graph, seen)
     report = compile_report(attach_head(converted, "patchcore", graph.spec, graph.preprocess).SerializeToString())
     assert report.errors == () and report.built
 

@@ -21,6 +21,7 @@ from orinspect_export.cli import export
 from orinspect_export.compiler import compile_report, compiler_installed
 from orinspect_export.decisions import Agreement
 from orinspect_export.graph import EncoderGraph, export_encoder, export_student
+from orinspect_export.looks import Looks
 from orinspect_train.run_folder import CONFIG
 from orinspect_train.student import load_student
 from orinspect_train.student_training import teach
@@ -119,9 +120,10 @@ def test_a_student_that_decides_otherwise_in_a_precision_is_left_out_of_it(
     assert not list(tmp_path.glob(".b.*"))
 
 
-def test_turned_frames_and_a_student_do_not_go_together(taught: Path) -> None:
-    with pytest.raises(InputError, match="--turns is for knn and mahalanobis"):
-        export_student(taught, export_encoder(taught, turns=True))
+@pytest.mark.parametrize("looks", [Looks(turns=True), Looks(second_scale=1.5)])
+def test_a_student_looks_once(looks: Looks, taught: Path) -> None:
+    with pytest.raises(InputError, match="goes with neither --turns nor --second-scale"):
+        export_student(taught, export_encoder(taught, looks))
 
 
 @pytest.mark.skipif(not compiler_installed(), reason="tensorrt-rtx is not installed")

@@ -76,3 +76,21 @@ def test_four_turns_of_each_frame_are_embedded_in_every_precision(tmp_path: Path
             upright = [detector(plate).score for plate in draw(10, 1, scratched=False)]
             lying = [detector(np.rot90(plate).copy()).score for plate in draw(10, 1, scratched=False)]
         assert max(upright) < min(lying), precision
+
+
+def test_patches_of_two_scales_in_every_precision(tmp_path: Path) -> None:
+    good, bundle = plates(tmp_path / "good"), tmp_path / "bundle"
+    options = ("--method", "simclr", "--encoder", "tiny_resnet", "--init", "scratch", "--size", SIDE, "--epochs", 0)
+    run(pretrain, good, "--out", tmp_path / "run", *options)
+    precisions = ("fp32", "fp16", "int8", "int8-cpu")
+    asked = ("--precision", ",".join(precisions), "--second-scale", 1.5, *LOOSE)
+    run(export, tmp_path / "run", "--out", bundle, "--calibration", good, *asked)
+    manifest = Bundle.open(bundle).manifest
+    assert manifest.precisions == precisions and manifest.preprocess.height == SIDE * 3 // 2
+    for precision in precisions:
+        for scorer in ("padim", "patchcore"):
+            asked = ("--scorer", scorer, "--precision", precision, "--false-alarm", 0.05)
+            run(fit, bundle, good, "--recipe", "plate", *asked)
+            with Detector.load(bundle, recipe="plate") as detector:
+                scores = [[detector(plate).score for plate in draw(10, 1, scratched=bad)] for bad in (False, True)]
+            assert max(scores[0]) < min(scores[1]), (precision, scorer)

@@ -21,6 +21,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from orinspect_edge_runtime.fit import fit_features
 from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.preprocess import fit_to_model, read_frame
 from orinspect_edge_runtime.scorers import SCORERS
+from orinspect_export.defect_changes import defect_changes
 from orinspect_export.looks import Looks, looking
 from orinspect_train.augment import normalise
 from orinspect_train.config import METHOD_NAMES, PretrainConfig, make_config
@@ -58,9 +60,21 @@ else:
 
 RESULT = Path(__file__).parent / "results" / "ssl_elpv.json"
 CONSOLE = Console(stderr=True)
-SCORERS_SHOWN = ("mahalanobis", "padim", "patchcore", "padim_mahalanobis")
+# Behind a name, the options of `fit`.
+SCORERS_SHOWN: dict[str, dict[str, Any]] = {
+    "mahalanobis": {"scorer": "mahalanobis"},
+    "padim": {"scorer": "padim"},
+    "patchcore": {"scorer": "patchcore"},
+    "padim_mahalanobis": {"scorer": "padim_mahalanobis"},
+    "padim --likelihood-ratio": {"scorer": "padim", "likelihood_ratio": True},
+    "padim_mahalanobis --likelihood-ratio": {"scorer": "padim_mahalanobis", "likelihood_ratio": True},
+}
+# Frames that defects are drawn on for the ratio, as many as an export takes.
+DRAWN_ON = 64
 BASELINE = "unadapted"
 BATCH, RESAMPLES = 32, 2000
+# Features of uint8 [N, H, W, 3].
+Look = Callable[[NDArray[np.uint8]], Features]
 Scores = dict[str, NDArray[np.float64]]
 # Whether each test cell is defective, and its score before and after.
 Pair = tuple[NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64]]
@@ -83,7 +97,8 @@ def main() -> None:
     given = tomllib.loads("\n".join(chosen.set))
     given |= {"epochs": chosen.epochs} if chosen.minutes is None else {"minutes": chosen.minutes}
     if chosen.quick:
-        chosen.methods, chosen.seeds, chosen.scorers = "synthetic_defects", 1, "mahalanobis"
+        chosen.methods, chosen.seeds = "synthetic_defects", 1
+        chosen.scorers = "mahalanobis,padim --likelihood-ratio"
         given |= {"epochs": 1, "size": 128}
     study = Study(given, tuple(chosen.scorers.split(",")), chosen.second_scale)
     variant = (
@@ -118,15 +133,17 @@ class Study:
         spec = replace(config.preprocess, **dict(zip(("height", "width"), self._seen(unadapted)[1], strict=True)))
         frames = (fit_to_model(read_frame(cell.path, spec).pixels, spec) for cell in self.cells)
         self.pixels = np.stack(list(track(frames, "cells", total=len(self.cells), console=CONSOLE)))
-        self.unadapted = self.features(unadapted)
+        self.unadapted = self.look(unadapted)
+        self.features = self.unadapted(self.pixels)
         self.before: dict[int, Scores] = {}
 
     def run(self, name: str, method: str, seed: int) -> None:
         """Adapt with the method on a seed's split, and bring the method's row up to date."""
         if seed not in self.before:
-            self.before[seed] = self.score(self.unadapted, seed)
+            self.before[seed] = self.score(self.unadapted, self.features, seed)
         encoder, note = self.adapt(make_config(self.given | {"method": method, "seed": seed}))
-        after = self.score(self.features(encoder), seed)
+        adapted = self.look(encoder)
+        after = self.score(adapted, adapted(self.pixels), seed)
         labels = self.labels[self._test(split_cells(read_cells(), seed))]
         for scorer in self.scorers:
             self.pairs.setdefault((name, scorer), []).append((labels, self.before[seed][scorer], after[scorer]))
@@ -150,30 +167,37 @@ class Study:
         note = {"seed": config.seed, "steps": outcome.steps, "cpu_seconds": round(seconds), "kept": outcome.adapted}
         return encoder, note | {"precision": outcome.precision, "alignment": means}
 
-    def features(self, encoder: Encoder) -> Features:
-        """Features of all cells, fp32."""
+    def look(self, encoder: Encoder) -> Look:
+        """What gives features of frames, fp32."""
         mean, std = (torch.tensor(values) for values in normalisation(encoder.name))
         seen, _ = self._seen(encoder.eval())
-        with torch.inference_mode():
-            parts = [
-                seen(normalise(torch.from_numpy(self.pixels[i : i + BATCH]), mean, std))
-                for i in track(range(0, len(self.pixels), BATCH), "features", console=CONSOLE)
-            ]
-        embedding, patches = (torch.cat(values).numpy() for values in zip(*parts, strict=True))
-        return Features(embedding, patches)
+
+        def of(pixels: NDArray[np.uint8]) -> Features:
+            with torch.inference_mode():
+                parts = [
+                    seen(normalise(torch.from_numpy(pixels[i : i + BATCH]), mean, std))
+                    for i in track(range(0, len(pixels), BATCH), "features", console=CONSOLE)
+                ]
+            embedding, patches = (torch.cat(values).numpy() for values in zip(*parts, strict=True))
+            return Features(embedding, patches)
+
+        return of
 
     def _seen(self, encoder: Encoder) -> tuple[nn.Module, Size]:
         """What looks at the cells, and at which size."""
         return looking(Path(encoder.name), encoder, (encoder.size, encoder.size), Looks(second_scale=self.second_scale))
 
-    def score(self, features: Features, seed: int) -> Scores:
+    def score(self, look: Look, features: Features, seed: int) -> Scores:
         """Scores of the test cells of a split by scorer, in the order of `test_labels`."""
         split = split_cells(read_cells(), seed)
         fit, test = self._places(split.fit), self._test(split)
+        drawn_on = self.pixels[np.random.default_rng(seed).choice(fit, DRAWN_ON, replace=False)]
+        changes = defect_changes(lambda frames: look(frames).patches, drawn_on, seed)
         found = {}
-        for scorer in self.scorers:
-            fitted = fit_features(_rows(features, fit), FitOptions(scorer=scorer, seed=seed))
-            found[scorer] = score_features(SCORERS[scorer], fitted.arrays, _rows(features, test))[0]
+        for name in self.scorers:
+            options = FitOptions(**SCORERS_SHOWN[name], seed=seed)
+            fitted = fit_features(_rows(features, fit), options, changes=changes)
+            found[name] = score_features(SCORERS[options.scorer], fitted.arrays, _rows(features, test))[0]
         return found
 
     def _test(self, split: Split) -> list[int]:

@@ -23,6 +23,7 @@ from orinspect_edge_runtime.backends import Backend, open_backend
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.cross_fit import HALVES, fit_scorer, head_start, normalisation, unseen_scores
 from orinspect_edge_runtime.defect_threshold import Stakes, check_defects
+from orinspect_edge_runtime.drawn_defects import defect_changes
 from orinspect_edge_runtime.drift_reference import drift_arrays
 from orinspect_edge_runtime.editors import editor_of, reach, taught
 from orinspect_edge_runtime.errors import InputError
@@ -168,7 +169,8 @@ def _fitted(
     tiles = parse_tiles(options.tiles, options.tile_overlap)
     unseen = _unseen_by_student(bundle, spec, good)
     chosen = options if tiles is None else replace(options, groups=1)
-    found = fit_features(good.features, chosen, progress, inspected, unseen)
+    changes = defect_changes(bundle) if options.likelihood_ratio else None
+    found = fit_features(good.features, chosen, progress, inspected, unseen, changes)
     labels, kept = found.groups.labels, found.calibrating
     looks = np.stack(good.looks)[kept]
     drift = drift_arrays(good.features.embedding[kept], looks, labels[kept], found.calibration, options.seed)
@@ -239,15 +241,17 @@ def fit_features(
     progress: Progress | None = None,
     inspected: Mask | None = None,
     unseen: Mask | None = None,
+    changes: Floats | None = None,
 ) -> Fitted:
     """Fit a scorer and its threshold on the features of good images. inspected: bool [P], the patches that count.
 
     unseen: bool [N], the images that may say how unseen ones score; without it all, for each is judged by models that it
-    took no part in. Raises InputError for a single image.
+    took no part in. changes: of drawn_defects.py, which the option likelihood_ratio needs. Raises InputError for a single
+    image.
     """
     tell = progress or (lambda share: None)
     count = len(features.embedding)
-    scorer = options.chosen_scorer()
+    scorer = options.chosen_scorer(changes)
     if count < FEWEST_IMAGES:
         raise InputError(
             f"{count} good image{'' if count == 1 else 's'}: how good parts differ cannot be seen from that; at least "

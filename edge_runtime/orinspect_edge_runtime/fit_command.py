@@ -92,6 +92,11 @@ HIDDEN = frozenset(
     help="Of padim's covariances, also of padim_mahalanobis: a smaller recipe, read faster. Without it they are full.",
 )
 @click.option(
+    "--likelihood-ratio",
+    is_flag=True,
+    help="Of padim, also of padim_mahalanobis: weigh differences by how much drawn defects change along them.",
+)
+@click.option(
     "--neighbours",
     type=click.IntRange(1),
     default=1,
@@ -148,6 +153,7 @@ def fit(
     Examples: orinspect fit BUNDLE good_images/ --recipe bracket --false-alarm 0.01 --review-alarm 0.05
               orinspect fit BUNDLE good_images/ --recipe board --tiles 3x2
               orinspect fit BUNDLE good_images/ --recipe gasket --align 10
+              orinspect fit BUNDLE good_images/ --recipe cell --scorer padim --likelihood-ratio
               orinspect fit BUNDLE good_images/ --recipe leather --projection none --distance cosine
               orinspect fit BUNDLE good_images/ --defects scratched/ --cost-missed 200 --defect-rate 0.005
     Of a dataset with test images (see evaluate) only its training part is taken. Defects, if there are some, only say where

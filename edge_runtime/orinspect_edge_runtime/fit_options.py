@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from orinspect_edge_runtime.alignment import Align
 from orinspect_edge_runtime.bank_rule import BankRule
 from orinspect_edge_runtime.errors import InputError
@@ -14,6 +17,7 @@ from orinspect_edge_runtime.scorers.patchcore import PatchCore
 from orinspect_edge_runtime.threshold import THRESHOLDS, check_false_alarm
 from orinspect_edge_runtime.tiling import Tiles, parse_tiles
 
+Floats = NDArray[np.float32]
 # Its bank holds patches of all places; other scorers model each place of the model's frame, or the image as a whole.
 TILED_SCORER = "patchcore"
 RANKED_SCORERS = ("padim", "padim_mahalanobis")
@@ -29,8 +33,9 @@ class FitOptions:
     threshold: how both are found, a name of THRESHOLDS. tiles: `3x2` to see the picture in three columns and two rows of
     tiles of the model's size, which share tile_overlap of a tile; empty to see it as a whole. align: degrees that parts may
     be turned either way, to bring each to the same place first (see alignment.py); None to take pictures as they come. rank:
-    of padim's covariances; None for full ones. neighbours, reweight, distance: of patchcore, see bank_rule.py; projection,
-    components: of patchcore, see scorers/patchcore.py.
+    of padim's covariances; None for full ones. likelihood_ratio: of padim, weigh differences by what drawn defects change.
+    neighbours, reweight, distance: of patchcore, see bank_rule.py; projection, components: of patchcore, see
+    scorers/patchcore.py.
     """
 
     scorer: str = "patchcore"
@@ -45,6 +50,7 @@ class FitOptions:
     tile_overlap: float = Tiles.overlap
     align: float | None = None
     rank: int | None = None
+    likelihood_ratio: bool = False
     neighbours: int = BankRule.neighbours
     reweight: int = BankRule.reweight
     distance: str = BankRule.distance
@@ -62,6 +68,8 @@ class FitOptions:
             raise InputError(
                 f"--rank is of the covariances of {' and '.join(RANKED_SCORERS)}: {self.scorer} has none by place"
             )
+        if self.likelihood_ratio and self.scorer not in RANKED_SCORERS:
+            raise InputError(f"--likelihood-ratio is of {' and '.join(RANKED_SCORERS)}, not of {self.scorer}")
         self._check_bank_options()
         check_false_alarm(self.false_alarm)
         if self.review_alarm is not None and not self.false_alarm < self.review_alarm < 1:
@@ -91,10 +99,11 @@ class FitOptions:
                 "--reweight: a row more can raise a score, so --in-memory could promise nothing; leave one away"
             )
 
-    def chosen_scorer(self) -> Scorer:
-        """The scorer with its options."""
-        if self.rank is not None:
-            return Padim(self.rank) if self.scorer == Padim.name else PadimMahalanobis(self.rank)
+    def chosen_scorer(self, changes: Floats | None = None) -> Scorer:
+        """The scorer with its options. changes: of drawn_defects.py, for likelihood_ratio."""
+        if self.scorer in RANKED_SCORERS:
+            kind = Padim if self.scorer == Padim.name else PadimMahalanobis
+            return kind(self.rank, changes=changes if self.likelihood_ratio else None)
         if self.scorer != BANK_SCORER:
             return SCORERS[self.scorer]
         rule = BankRule(self.neighbours, self.reweight, self.distance)

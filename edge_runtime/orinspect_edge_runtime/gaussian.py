@@ -40,6 +40,22 @@ def precision_factor_of(vectors: NDArray[Any], shrinkage: float) -> Floats:
     return np.asarray(factor, np.float32)
 
 
+def likelihood_factor(covariance: NDArray[Any], shrinkage: float, changes: NDArray[Any]) -> Floats:
+    """Factor F, float32 [..., D, K], with F F^T = N^-1 - (N + S)^-1, for N the covariance as `precision_factor` shrinks it.
+
+    changes: root of S, [D, K], S = changes changes^T. Of x from a Gaussian N and of x from N + S, about one mean, the ratio
+    of likelihoods (Neyman & Pearson 1933, doi 10.1098/rsta.1933.0009) grows with |(x - mean) @ F|: how far x is, counted
+    along what S changes. F = N^-1 L C^-T, L the root of S and C C^T = I + L^T N^-1 L (Woodbury).
+    """
+    lower = np.linalg.cholesky(_shrunk(covariance, shrinkage))
+    whitened = np.linalg.solve(
+        lower, np.broadcast_to(changes.astype(np.float64), (*lower.shape[:-1], changes.shape[1]))
+    )
+    inner = np.linalg.cholesky(np.eye(changes.shape[1]) + np.swapaxes(whitened, -1, -2) @ whitened)
+    kept = np.linalg.solve(inner, np.swapaxes(whitened, -1, -2))
+    return np.asarray(np.linalg.solve(np.swapaxes(lower, -1, -2), np.swapaxes(kept, -1, -2)), np.float32)
+
+
 def left_out(distances: NDArray[Any], count: int, share: float) -> NDArray[np.float64]:
     """Distances that the vectors a Gaussian was fitted on would have from one of all the others, float64 [n].
 

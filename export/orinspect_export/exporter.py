@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from orinspect_edge_runtime import learnt
+import numpy as np
+from numpy.typing import NDArray
+
+from orinspect_edge_runtime import drawn_defects, learnt
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import CheckFailed, InputError
 from orinspect_edge_runtime.golden import read_golden, replay
@@ -16,10 +20,12 @@ from orinspect_edge_runtime.heads import HEADS, STUDENT
 from orinspect_edge_runtime.manifest import GraphSpec, Manifest
 from orinspect_edge_runtime.preprocess import list_images
 from orinspect_edge_runtime.report import render
+from orinspect_export.activations import Frames, activation_values
 from orinspect_export.bundle_writer import write_bundle
 from orinspect_export.calibration import CALIBRATORS
 from orinspect_export.compiler import compile_report
 from orinspect_export.decisions import Budget
+from orinspect_export.defect_changes import defect_changes
 from orinspect_export.fused import Fused, fuse
 from orinspect_export.golden import golden_arrays, golden_of_precision, to_npz
 from orinspect_export.graph import EncoderGraph, export_encoder, export_student
@@ -118,6 +124,8 @@ def export_run(
         fused.append(own.only(every.models))
     graphs = {key: graph for one in fused for key, graph in one.graphs().items()}
     builds = _build_all(graphs) if options.verify_compiler else {}
+    changes = defect_changes(partial(_patches, encoder), images.calibration, options.seed)
+    beside = {drawn_defects.FILE: drawn_defects.to_bytes(changes)}
     golden = to_npz(_golden(encoder, graphs, images, options.seed))
     tell(0.8)
     parity = _parity(fused, images, options.seed)
@@ -133,7 +141,7 @@ def export_run(
         golden=golden,
         parity={name: value for name, value in parity.items() if name != "activations"},
         page=render(page),
-        beside={} if student is None else {learnt.FILE: learnt.to_bytes(student.learnt)},
+        beside=beside | ({} if student is None else {learnt.FILE: learnt.to_bytes(student.learnt)}),
         created_with=made_by,
         replace=options.replace,
         verify=_verify,
@@ -142,6 +150,10 @@ def export_run(
         one.journal.drop()
     tell(1.0)
     return Exported(manifest, tuple(s.reason for s in images.skipped), builds, refused)
+
+
+def _patches(encoder: EncoderGraph, frames: Frames) -> NDArray[np.float32]:
+    return np.concatenate([found["patches"] for found in activation_values(encoder.model, ["patches"], frames)])
 
 
 def _golden(

@@ -3,20 +3,23 @@
 Patches of many dimensions are first projected onto fewer by a random matrix with orthonormal columns (Kim et al. 2021,
 arXiv 2105.14737), which keeps more of the distances than a random choice of dimensions does. A rank makes the covariances
 low-rank ones: what differs at a place along its few main directions, and the same variance along all others.
+
+With what drawn defects change in a patch (drawn_defects.py) a distance is a ratio of likelihoods instead: how much likelier
+a patch is as a good one that something was drawn on than as a good one.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orinspect_edge_runtime.errors import InputError
-from orinspect_edge_runtime.gaussian import low_rank_precision, precision_factor
+from orinspect_edge_runtime.gaussian import likelihood_factor, low_rank_precision, precision_factor
 from orinspect_edge_runtime.groups import members
 from orinspect_edge_runtime.heads import projected_dim
 from orinspect_edge_runtime.in_order import in_order
@@ -36,6 +39,8 @@ class Padim:
     covariance is moreover drawn towards the mean one of all positions, up to this share of it as the images vanish.
     rank: columns of the factors, 1 to R - 1; None for full covariances, whose factors have R. With so few images that a
     covariance has no more eigenvalues of its own (n - 1), a low-rank one of the same pooling is the full one.
+    changes: float [D, D], see drawn_defects.py, for ratios of likelihoods; a rank then keeps the directions that drawn
+    defects change most. None for Mahalanobis distances.
     Memory: the arrays, 4 bytes x groups x P x (R + 1) x columns: 13 MB a group at 144 positions of 152 dimensions, 1.5 MB
     at rank 16; beside them 9 MB a core, two copies of the patches of POSITIONS positions, and the projected patches if
     R < D.
@@ -44,6 +49,7 @@ class Padim:
     rank: int | None = None
     shrinkage: float = 0.1
     pooling: float = 0.5
+    changes: Floats | None = field(default=None, compare=False)
     name: ClassVar[str] = "padim"
     head: ClassVar[str] = "padim"
     has_map: ClassVar[bool] = True
@@ -66,18 +72,21 @@ class Padim:
         projection = _projection(patches.shape[2], seed)
         patches = _projected(patches, projection)
         _, positions, dim = patches.shape
+        changes = None if self.changes is None else _root(projection.T @ self.changes @ projection, self.rank or dim)
         means = np.empty((n_groups, positions, dim), np.float32)
         factors = np.empty((n_groups, positions, dim, _columns(self.rank, dim)), np.float32)
         scales = np.empty((n_groups, positions), np.float32)
         for group in range(n_groups):
-            for place, *gaussian in self._gaussians(patches, members(groups, group)):
+            for place, *gaussian in self._gaussians(patches, members(groups, group), changes):
                 means[group, place], factors[group, place], scales[group, place] = gaussian
                 if progress is not None:
                     progress((group + min(place.stop, positions) / positions) / n_groups)
         arrays = {"patch_projection": projection, "patch_means": means}
         return arrays | {"patch_factors": factors, "patch_scales": scales}
 
-    def _gaussians(self, patches: Floats, rows: NDArray[np.intp]) -> Iterator[tuple[slice, Floats, Floats, Floats]]:
+    def _gaussians(
+        self, patches: Floats, rows: NDArray[np.intp], changes: Floats | None
+    ) -> Iterator[tuple[slice, Floats, Floats, Floats]]:
         """Means [p, R], factors [p, R, columns] and scales [p] of POSITIONS positions after the other, of some images."""
         _, positions, dim = patches.shape
         weight = self.pooling * max(0.0, 1 - len(rows) / dim)
@@ -86,6 +95,8 @@ class Padim:
         def fit(place: slice) -> tuple[Floats, Floats, Floats]:
             mean, covariance = _moments(patches[rows, place])
             covariance = (1 - weight) * covariance + weight * pooled
+            if changes is not None:
+                return mean, likelihood_factor(covariance, self.shrinkage, changes), np.zeros(len(mean), np.float32)
             if self.rank is None:
                 return mean, precision_factor(covariance, self.shrinkage), np.zeros(len(mean), np.float32)
             scale, factor = low_rank_precision(covariance, self.shrinkage, self.rank)
@@ -140,6 +151,12 @@ def _columns(rank: int | None, dim: int) -> int:
 def _squares(vectors: Floats) -> Floats:
     """Squared length of each row."""
     return np.asarray(np.einsum("nd,nd->n", vectors, vectors), np.float32)
+
+
+def _root(changes: Floats, columns: int) -> Floats:
+    """float32 [R, columns]: its product with itself is the matrix [R, R], along the directions of its largest values."""
+    values, axes = np.linalg.eigh(changes.astype(np.float64))
+    return np.asarray(axes[:, -columns:] * np.sqrt(np.maximum(values[-columns:], 0)), np.float32)
 
 
 def _projection(dim: int, seed: int) -> Floats:

@@ -8,7 +8,7 @@ leaves the patches as they were: a sum is how a recipe with a map gains by it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -30,11 +30,12 @@ EVERY, FEWEST_PLACES = 5, 25
 class PadimMahalanobis:
     """The graph's head gives padim's score and map. What the embedding's distance is above its mean is added to the score.
 
-    The map has none of it: it is padim's, in standard deviations of padim's score alone. rank: of padim's covariances, None
-    for full ones. Memory: that of both scorers.
+    The map has none of it: it is padim's, in standard deviations of padim's score alone. rank, changes: of padim. Memory:
+    that of both scorers.
     """
 
     rank: int | None = None
+    changes: Floats | None = field(default=None, compare=False)
     name: ClassVar[str] = "padim_mahalanobis"
     head: ClassVar[str] = "padim"
     has_map: ClassVar[bool] = True
@@ -43,7 +44,7 @@ class PadimMahalanobis:
     @property
     def places(self) -> Padim:
         """The scorer of the places."""
-        return Padim(self.rank)
+        return Padim(self.rank, changes=self.changes)
 
     def fit(
         self,

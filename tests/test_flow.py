@@ -27,8 +27,15 @@ from orinspect_edge_runtime.scorers import SCORERS
 from orinspect_edge_runtime.tiling import view_of
 
 SIZE = 64
-# Recipes with low-rank covariances.
+# Recipes with low-rank covariances, and with ratios of likelihoods.
 RANKED, BOTH_RANKED = "padim-of-rank-8", "padim_mahalanobis-of-rank-8"
+RATIO, BOTH_RATIO = "padim-ratio", "padim_mahalanobis-ratio-of-rank-8"
+CHOSEN: dict[str, tuple[str, ...]] = {
+    RANKED: ("--rank", "8"),
+    BOTH_RANKED: ("--rank", "8"),
+    RATIO: ("--likelihood-ratio",),
+    BOTH_RATIO: ("--likelihood-ratio", "--rank", "8"),
+}
 
 
 def orinspect(*arguments: str | Path) -> str:
@@ -67,20 +74,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     orinspect("export", folder / "taught", "--out", folder / "bundle", "--calibration", good, *budget)
     for scorer in SCORERS:
         orinspect("fit", folder / "bundle", good, "--recipe", scorer, "--scorer", scorer, "--false-alarm", "0.05")
-    for name in (RANKED, BOTH_RANKED):
-        chosen = ("--scorer", name.partition("-")[0], "--rank", "8", "--false-alarm", "0.05")
-        orinspect("fit", folder / "bundle", good, "--recipe", name, *chosen)
+    for name, chosen in CHOSEN.items():
+        asked = ("--scorer", name.partition("-")[0], *chosen, "--false-alarm", "0.05")
+        orinspect("fit", folder / "bundle", good, "--recipe", name, *asked)
     return folder
 
 
-@pytest.mark.parametrize("name", [*SCORERS, RANKED, BOTH_RANKED])
+@pytest.mark.parametrize("name", [*SCORERS, *CHOSEN])
 def test_every_recipe_finds_scratches(place: Path, name: str) -> None:
     found = json.loads(orinspect("evaluate", place / "bundle", place / "data", "--recipe", name, "--json"))
     assert found["auroc"] > 0.95
     assert (found["good_images"], found["defective_images"]) == (15, 15)
 
 
-@pytest.mark.parametrize("name", [*SCORERS, RANKED, BOTH_RANKED])
+@pytest.mark.parametrize("name", [*SCORERS, *CHOSEN])
 def test_the_graph_scores_as_numpy_does(place: Path, name: str) -> None:
     bundle = Bundle.open(place / "bundle")
     recipe, preprocess = bundle.recipe(name), bundle.manifest.preprocess
@@ -104,7 +111,8 @@ def test_a_rank_makes_the_recipe_and_what_the_graph_reads_smaller(place: Path) -
     sizes = {name: bundle.manifest.files[bundle.manifest.recipes[name]].bytes for name in ("padim", RANKED)}
     assert sizes[RANKED] < 0.4 * sizes["padim"]
     listed = orinspect("recipe", "list", place / "bundle")
-    assert "padim of rank 8" in listed and "padim_mahalanobis of rank 8" in listed
+    assert "padim of rank 8 fp32" in listed and "padim_mahalanobis of rank 8 fp32" in listed
+    assert f"{RATIO}: padim by likelihood ratio fp32" in listed and "of rank 8 by likelihood ratio fp32" in listed
     predicted = [
         json.loads(orinspect("predict", place / "bundle", "--head", "padim", *size, "--json"))["latency_ms"]["value"]
         for size in ((), ("--size", "factor_columns=8"))

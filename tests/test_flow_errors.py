@@ -76,6 +76,7 @@ BAD_INPUT = [
     ([*FIT, "--groups", "1000"], "groups"),
     ([*FIT, "--rank", "4"], "--rank is of the covariances of padim and padim_mahalanobis: patchcore has none by place"),
     ([*FIT, "--rank", "0"], "rank"),
+    ([*FIT, "--likelihood-ratio"], "--likelihood-ratio is of padim and padim_mahalanobis, not of patchcore"),
     (["score", "bundle", "data"], "bundle has 0 recipes: run orinspect fit first"),
     (["score", "bundle", "data", "--recipe", "x"], "no recipe 'x'"),
     (["evaluate", "bundle", "data"], "bundle has 0 recipes"),

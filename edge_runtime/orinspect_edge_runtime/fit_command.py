@@ -219,7 +219,7 @@ def _tell(fitted: Recipe, manifest: Manifest) -> None:
         if told := told_options(fitted.arrays):
             click.echo(f"distances: {told}")
     if (factors := fitted.arrays.get("patch_factors")) is not None:
-        click.echo(f"covariances {_rank_of(fitted)}: {factors.nbytes / 1e6:.1f} MB")
+        click.echo(f"covariances {_gaussians_of(fitted)}: {factors.nbytes / 1e6:.1f} MB")
     if later := fitted.good_images - len(fitted.calibration_scores):
         calibrating = len(fitted.calibration_scores)
         if fitted.scorer == "student":
@@ -241,12 +241,12 @@ def _tell(fitted: Recipe, manifest: Manifest) -> None:
     click.echo(f"fitted on {fitted.backend}")
 
 
-def _rank_of(fitted: Recipe) -> str:
-    from orinspect_edge_runtime.scorers.padim import rank_of
+def _gaussians_of(fitted: Recipe) -> str:
+    from orinspect_edge_runtime.scorers.padim import options_of
 
-    dim = fitted.arrays["patch_factors"].shape[2]
-    rank = rank_of(fitted.arrays)
-    return f"of {dim} dimensions, full" if rank is None else f"of rank {rank} in {dim} dimensions"
+    dim, options = fitted.arrays["patch_factors"].shape[2], options_of(fitted.arrays)
+    told = f"of {dim} dimensions, full" if options["rank"] is None else f"of rank {options['rank']} in {dim} dimensions"
+    return f"{told}, likelihood ratio" if options["likelihood_ratio"] else told
 
 
 def _tell_tiles(fitted: Recipe, manifest: Manifest) -> None:
@@ -258,11 +258,10 @@ def _tell_tiles(fitted: Recipe, manifest: Manifest) -> None:
 
 def _shown(fitted: Recipe) -> dict[str, Any]:
     """The recipe for --json."""
-    from orinspect_edge_runtime.scorers.padim import rank_of
-    from orinspect_edge_runtime.scorers.patchcore import options_of
+    from orinspect_edge_runtime.scorers import padim, patchcore
 
     plain = {f.name: getattr(fitted, f.name) for f in dataclasses.fields(fitted) if f.name not in HIDDEN}
-    chosen = {"rank": rank_of(fitted.arrays)} | options_of(fitted.arrays)
+    chosen = padim.options_of(fitted.arrays) | patchcore.options_of(fitted.arrays)
     return plain | chosen | _bank_of(fitted.arrays) | _defects_of(fitted) | _parts_of(fitted)
 
 

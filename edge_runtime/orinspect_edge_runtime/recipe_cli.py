@@ -62,9 +62,9 @@ def list_recipes(bundle: Path, as_json: bool) -> None:
 
 def _options(row: dict[str, Any]) -> str:
     """Of its scorer, those that are not the default."""
-    if row["rank"]:
-        return f" of rank {row['rank']}"
-    return f" ({row['distances']})" if row["distances"] else ""
+    rank = f" of rank {row['rank']}" if row["rank"] else ""
+    ratio = " by likelihood ratio" if row["likelihood_ratio"] else ""
+    return rank + ratio + (f" ({row['distances']})" if row["distances"] else "")
 
 
 def _defects_found(row: dict[str, Any]) -> str:
@@ -74,8 +74,7 @@ def _defects_found(row: dict[str, Any]) -> str:
 def _row(found: Recipe) -> dict[str, Any]:
     from orinspect_edge_runtime.recipe import in_force
     from orinspect_edge_runtime.recipe_threshold import passing_defects
-    from orinspect_edge_runtime.scorers.padim import rank_of
-    from orinspect_edge_runtime.scorers.patchcore import told_options
+    from orinspect_edge_runtime.scorers import padim, patchcore
 
     names = (
         "name",
@@ -91,13 +90,12 @@ def _row(found: Recipe) -> dict[str, Any]:
     )
     defects = {"defects": len(found.defects), "defects_found": len(found.defects) - len(passing_defects(found))}
     rest = {
-        "rank": rank_of(found.arrays),
-        "distances": told_options(found.arrays),
+        "distances": patchcore.told_options(found.arrays),
         "edits": len(in_force(found.edits)),
         "backend": found.backend,
         "created_with": found.created_with,
     }
-    return {name: getattr(found, name) for name in names} | defects | rest
+    return {name: getattr(found, name) for name in names} | defects | padim.options_of(found.arrays) | rest
 
 
 @recipe.command()

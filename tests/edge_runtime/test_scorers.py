@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orinspect_edge_runtime.errors import InputError
-from orinspect_edge_runtime.gaussian import left_out, low_rank_precision, precision_factor, precision_factor_of
+from orinspect_edge_runtime.gaussian import (
+    left_out,
+    likelihood_factor,
+    low_rank_precision,
+    precision_factor,
+    precision_factor_of,
+)
 from orinspect_edge_runtime.heads import DISTANCES, MOST_PROJECTED, OTHER_GROUP_PENALTY, head_inputs
 from orinspect_edge_runtime.manifest import EncoderSpec, TensorSpec
 from orinspect_edge_runtime.metrics import auroc
@@ -18,7 +24,7 @@ from orinspect_edge_runtime.scorers import COMPLETED, SCORERS
 from orinspect_edge_runtime.scorers import patchcore as patchcore_module
 from orinspect_edge_runtime.scorers.knn import Knn
 from orinspect_edge_runtime.scorers.mahalanobis import Mahalanobis
-from orinspect_edge_runtime.scorers.padim import Padim, check_rank
+from orinspect_edge_runtime.scorers.padim import Padim, check_rank, options_of
 from orinspect_edge_runtime.scorers.patchcore import PatchCore, bank_columns, nearest_distances
 
 IMAGES, ROWS, COLUMNS, DIM, EMBEDDING, GROUPS = 60, 3, 4, 6, 10, 2
@@ -245,6 +251,64 @@ def test_a_low_rank_distance_loses_few_digits_to_cancellation(seed: int, power: 
     squared = scale * (near @ near) - ((near @ factor) ** 2).sum()
     assert squared > 0
     assert float(np.sqrt(squared)) == pytest.approx(exact, rel=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("columns", [DIM, 2])
+def test_a_likelihood_factor_is_the_difference_of_two_precisions(seed: int, columns: int) -> None:
+    rng = np.random.default_rng(seed)
+    vectors, root = rng.standard_normal((2, 20, DIM)), rng.standard_normal((DIM, columns)) * 3
+    covariances = np.swapaxes(vectors, 1, 2) @ vectors / 20
+    factor = likelihood_factor(covariances, 0.1, root)
+    precision = precision_factor(covariances, 0.1).astype(np.float64)
+    precision = precision @ np.swapaxes(precision, 1, 2)
+    wide = np.linalg.inv(np.linalg.inv(precision) + root @ root.T)
+    assert factor.shape == (2, DIM, columns) and factor.dtype == np.float32
+    np.testing.assert_allclose(factor @ np.swapaxes(factor, 1, 2), precision - wide, rtol=1e-3, atol=1e-4)
+
+
+def test_padim_by_likelihood_ratio_is_its_formula() -> None:
+    """The log of the ratio of two Gaussians about one mean, but for a constant of the place."""
+    changes = np.diag([9.0, 4.0, 1.0, 0, 0, 0]).astype(np.float32)
+    scorer, (embeddings, patches, groups) = Padim(changes=changes), good()
+    arrays = scorer.fit(embeddings, patches, groups, GROUPS)
+    _, distances = scorer.raw_scores(arrays, *good(1))
+    _, fresh, fresh_groups = good(1)
+    for image in range(5):
+        own = patches[groups == fresh_groups[image]].astype(np.float64)
+        for place in range(POSITIONS):
+            covariance = np.cov(own[:, place].T)
+            covariance = 0.9 * covariance + 0.1 * np.trace(covariance) / DIM * np.eye(DIM)
+            centred = fresh[image, place] - own[:, place].mean(0)
+            ratio = centred @ (np.linalg.inv(covariance) - np.linalg.inv(covariance + changes)) @ centred
+            assert distances[image, place] == pytest.approx(np.sqrt(ratio), rel=1e-3)
+    assert (arrays["patch_scales"] == 0).all() and options_of(arrays) == {"rank": None, "likelihood_ratio": True}
+
+
+def test_a_rank_keeps_the_directions_that_defects_change_most() -> None:
+    """What is left out are those that they do not change: nothing is lost."""
+    changes = np.diag([0, 9.0, 0, 4.0, 0, 0]).astype(np.float32)
+    full, ranked = (Padim(rank, changes=changes).fit(*good(), GROUPS) for rank in (None, 2))
+    assert ranked["patch_factors"].shape[3] == 2 and options_of(ranked) == {"rank": 2, "likelihood_ratio": True}
+    _, expected = Padim().raw_scores(full, *good(1))
+    _, found = Padim().raw_scores(ranked, *good(1))
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+def test_defects_stand_out_where_the_ratio_knows_their_direction() -> None:
+    """Few images of many dimensions, and defects along one of them: plain distances drown it in the others' noise."""
+    rng, dim = np.random.default_rng(0), 40
+    known, fresh = rng.standard_normal((2, 30, 4, dim)).astype(np.float32)
+    bad = fresh.copy()
+    bad[:, 1, 0] += 3.5
+    changes = np.zeros((dim, dim), np.float32)
+    changes[0, 0] = 10
+    found, (none, one_group) = [], (np.zeros((30, 1), np.float32), np.zeros(30, int))
+    for scorer in (Padim(), Padim(changes=changes)):
+        arrays = scorer.fit(none, known, one_group, 1)
+        scores = [scorer.raw_scores(arrays, none, some, one_group)[0] for some in (fresh, bad)]
+        found.append(auroc(np.arange(60) >= 30, np.concatenate(scores)))
+    assert found[0] < 0.75 and found[1] > 0.85
 
 
 @pytest.mark.parametrize("rank", [0, DIM, 400])

@@ -7,11 +7,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from orinspect_edge_runtime.bundle import Bundle
+from orinspect_edge_runtime.drawn_defects import defect_changes
 from orinspect_edge_runtime.errors import CheckFailed, InputError, OrinspectError
 from orinspect_edge_runtime.golden import Replay, read_golden, replay
 from orinspect_export import exporter
@@ -42,6 +44,13 @@ def test_a_bundle_comes_out(bundle: tuple[Path, Result]) -> None:
     assert told["parity"] == json.loads(json.dumps(opened.manifest.parity))
     assert set(told["files"]) == set(opened.manifest.files)
     assert opened.manifest.encoder.name == "test_resnet"
+
+
+def test_what_drawn_defects_change_is_in_it(bundle: tuple[Path, Result]) -> None:
+    opened = Bundle.open(bundle[0])
+    values = np.linalg.eigvalsh(defect_changes(opened))
+    assert len(values) == opened.manifest.encoder.patch_dim
+    assert values[-1] > 0 and values[0] > -1e-5 * values[-1]
 
 
 def test_its_golden_outputs_are_reproduced(bundle: tuple[Path, Result]) -> None:

@@ -65,7 +65,7 @@ class Padim:
         progress: Callable[[float], None] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """`patch_projection` float32 [D, R], `patch_means` [G, P, R], `patch_factors` [G, P, R, columns] and
-        `patch_scales` [G, P].
+        `patch_scales` [G, P]; with `changes` their root too, `patch_changes` [R, columns].
 
         The seed draws the projection, unless R = D: it is then the identity. Raises InputError for a rank beyond R - 1.
         """
@@ -81,8 +81,13 @@ class Padim:
                 means[group, place], factors[group, place], scales[group, place] = gaussian
                 if progress is not None:
                     progress((group + min(place.stop, positions) / positions) / n_groups)
-        arrays = {"patch_projection": projection, "patch_means": means}
-        return arrays | {"patch_factors": factors, "patch_scales": scales}
+        arrays = {
+            "patch_projection": projection,
+            "patch_means": means,
+            "patch_factors": factors,
+            "patch_scales": scales,
+        }
+        return arrays if changes is None else arrays | {"patch_changes": changes}
 
     def _gaussians(
         self, patches: Floats, rows: NDArray[np.intp], changes: Floats | None
@@ -134,10 +139,11 @@ def check_rank(rank: int | None, inputs: Sequence[TensorSpec]) -> None:
         )
 
 
-def rank_of(arrays: Mapping[str, NDArray[Any]]) -> int | None:
-    """Rank of a recipe's covariances, None when they are full or it has none."""
+def options_of(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """The options of `fit` that a recipe's Gaussians have: rank, None when they are full or it has none, and
+    likelihood_ratio."""
     dim, columns = arrays["patch_factors"].shape[2:] if "patch_factors" in arrays else (0, 0)
-    return columns if columns < dim else None
+    return {"rank": columns if columns < dim else None, "likelihood_ratio": "patch_changes" in arrays}
 
 
 def _columns(rank: int | None, dim: int) -> int:

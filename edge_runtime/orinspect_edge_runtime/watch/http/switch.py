@@ -11,8 +11,7 @@ from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import CheckFailed
 from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.recipe import check_name
-from orinspect_edge_runtime.scorers.padim import rank_of
-from orinspect_edge_runtime.scorers.patchcore import options_of
+from orinspect_edge_runtime.scorers import padim, patchcore
 from orinspect_edge_runtime.tiling import Tiles
 from orinspect_edge_runtime.watch.http.choice import keep_choice, with_name
 from orinspect_edge_runtime.watch.judge import Judge
@@ -89,6 +88,6 @@ class Switch:
             tiles="" if recipe.tiles is None else str(recipe.tiles),
             tile_overlap=Tiles.overlap if recipe.tiles is None else recipe.tiles.overlap,
             align=None if recipe.align is None else recipe.align.degrees,
-            rank=rank_of(recipe.arrays),
-            **options_of(recipe.arrays),
+            **padim.options_of(recipe.arrays),
+            **patchcore.options_of(recipe.arrays),
         )

@@ -111,14 +111,15 @@ def test_a_trigger_by_http_gets_its_event(open_site: Callable[..., Site]) -> Non
     assert (verdict["trigger"], verdict["outcome"]) == ("http", "failed"), "this source has no frame for it"
 
 
-@pytest.mark.parametrize("rank", [None, 2])
-def test_a_part_is_taught_with_the_rank_of_the_recipe_that_runs(
-    rank: int | None, tiny_recipe: Callable[..., Recipe], tmp_path: Path
+@pytest.mark.parametrize("chosen", [{}, {"rank": 2}, {"likelihood_ratio": True}, {"rank": 1, "likelihood_ratio": True}])
+def test_a_part_is_taught_with_the_gaussians_of_the_recipe_that_runs(
+    chosen: dict[str, Any], tiny_recipe: Callable[..., Recipe], tmp_path: Path
 ) -> None:
-    columns = rank or 3
-    recipe = tiny_recipe(scorer="padim", arrays={"patch_factors": np.zeros((1, 16, 3, columns), np.float32)})
-    options = taught_like(recipe, tmp_path)
-    assert (options.scorer, options.rank) == ("padim", rank)
+    rng = np.random.default_rng(0)
+    features = Features(np.zeros((6, 9), np.float32), rng.standard_normal((6, 16, 3)).astype(np.float32))
+    fitted = fit_features(features, FitOptions("padim", groups=1, **chosen), changes=np.eye(3, dtype=np.float32))
+    options = taught_like(tiny_recipe(scorer="padim", arrays=fitted.arrays, false_alarm=0.01), tmp_path)
+    assert options == FitOptions("padim", **chosen)
 
 
 @pytest.mark.parametrize(

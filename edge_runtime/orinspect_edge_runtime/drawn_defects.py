@@ -27,8 +27,8 @@ def to_bytes(changes: Floats) -> bytes:
 def defect_changes(bundle: Bundle) -> Floats:
     """Mean outer product of the changes of patch features that drawn defects touch, float32 [D, D].
 
-    Raises InputError for a bundle that has none, BundleError when the file is none though its bytes are those that the
-    manifest lists.
+    Raises InputError for a bundle that has none or an encoder that sees none of them, BundleError when the file is not what
+    an export writes though its bytes are those that the manifest lists.
     """
     if FILE not in bundle.manifest.files:
         raise InputError(f"{bundle.path}: --likelihood-ratio needs what this bundle does not hold yet: export it again")
@@ -39,4 +39,8 @@ def defect_changes(bundle: Bundle) -> Floats:
         raise BundleError(f"{bundle.path / FILE}: not the matrix that an export writes; export again") from error
     if changes.shape != (dim, dim) or not np.isfinite(changes).all():
         raise BundleError(f"{bundle.path / FILE}: not the matrix that an export writes; export again")
+    if not changes.any():
+        raise InputError(
+            f"{bundle.path}: --likelihood-ratio: this encoder saw none of the defects that the export drew; leave it away"
+        )
     return changes

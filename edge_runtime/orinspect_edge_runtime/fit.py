@@ -96,13 +96,14 @@ def fit_recipe(
     if options.scorer in RANKED_SCORERS:
         check_rank(options.rank, spec.inputs)
     check_components(options.components, bundle.manifest.encoder.patch_dim)
+    changes = defect_changes(bundle) if options.likelihood_ratio else None
     with _opened(bundle, spec, options) as backend:
         frames, placing = with_placing(frames, options.align, view.spec)
         good, bad = _seen(backend, frames, view, placing), _seen(backend, defects, view, placing)
         description = backend.description
     if bad.names:
         check_defects(len(bad.names))
-    recipe = _fitted(bundle, spec, description, good, name, options, progress, mask)
+    recipe = _fitted(bundle, spec, description, good, name, options, progress, mask, changes)
     if placing is not None:
         reference = {"align_reference": placing.reference}
         recipe = replace(recipe, align=placing.align, arrays=recipe.arrays | reference)
@@ -163,13 +164,13 @@ def _fitted(
     options: FitOptions,
     progress: Progress | None,
     mask: Mask | None,
+    changes: Floats | None,
 ) -> Recipe:
     """The recipe of the images that are held in memory."""
     inspected = None if mask is None else inspected_patches(mask, bundle.manifest.encoder.grid)
     tiles = parse_tiles(options.tiles, options.tile_overlap)
     unseen = _unseen_by_student(bundle, spec, good)
     chosen = options if tiles is None else replace(options, groups=1)
-    changes = defect_changes(bundle) if options.likelihood_ratio else None
     found = fit_features(good.features, chosen, progress, inspected, unseen, changes)
     labels, kept = found.groups.labels, found.calibrating
     looks = np.stack(good.looks)[kept]
@@ -252,6 +253,8 @@ def fit_features(
     tell = progress or (lambda share: None)
     count = len(features.embedding)
     scorer = options.chosen_scorer(changes)
+    if options.likelihood_ratio and changes is None:
+        raise InputError("likelihood_ratio: pass `changes` too, what drawn defects change (drawn_defects.py)")
     if count < FEWEST_IMAGES:
         raise InputError(
             f"{count} good image{'' if count == 1 else 's'}: how good parts differ cannot be seen from that; at least "

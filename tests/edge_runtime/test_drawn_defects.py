@@ -11,6 +11,9 @@ import pytest
 from orinspect_edge_runtime import array_file, drawn_defects
 from orinspect_edge_runtime.bundle import Bundle
 from orinspect_edge_runtime.errors import BundleError, InputError
+from orinspect_edge_runtime.features import Features
+from orinspect_edge_runtime.fit import fit_features
+from orinspect_edge_runtime.fit_options import FitOptions
 
 CHANGES = np.diag([3.0, 2.0, 1.0]).astype(np.float32)
 
@@ -23,6 +26,18 @@ def test_a_bundle_holds_them(tmp_path: Path, make_bundle: Callable[..., Bundle])
 def test_a_bundle_of_before_has_none(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> None:
     with pytest.raises(InputError, match="export it again"):
         drawn_defects.defect_changes(make_bundle(tmp_path / "b", {"other": b"x"}))
+
+
+def test_an_encoder_that_sees_no_defect(tmp_path: Path, make_bundle: Callable[..., Bundle]) -> None:
+    bundle = make_bundle(tmp_path / "b", {drawn_defects.FILE: drawn_defects.to_bytes(0 * CHANGES)})
+    with pytest.raises(InputError, match="saw none of the defects"):
+        drawn_defects.defect_changes(bundle)
+
+
+def test_a_ratio_without_them_is_refused() -> None:
+    features = Features(np.zeros((6, 9), np.float32), np.zeros((6, 4, 3), np.float32))
+    with pytest.raises(InputError, match="pass `changes` too"):
+        fit_features(features, FitOptions("padim", likelihood_ratio=True))
 
 
 WHOLE = drawn_defects.to_bytes(CHANGES)

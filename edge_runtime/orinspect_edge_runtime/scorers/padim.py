@@ -160,7 +160,7 @@ def _squares(vectors: Floats) -> Floats:
 
 
 def _root(changes: Floats, columns: int) -> Floats:
-    """float32 [R, columns]: its product with itself is the matrix [R, R], along the directions of its largest values."""
+    """Root of the matrix [R, R] along the directions of its largest eigenvalues, float32 [R, columns]."""
     values, axes = np.linalg.eigh(changes.astype(np.float64))
     return np.asarray(axes[:, -columns:] * np.sqrt(np.maximum(values[-columns:], 0)), np.float32)
 

@@ -35,7 +35,7 @@ from orinspect_edge_runtime.features import Features
 from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.patch_scores import PatchScores
 from orinspect_edge_runtime.preprocess import fit_to_model, read_frame
-from orinspect_export.defect_changes import defect_changes
+from orinspect_train.defect_changes import defect_changes
 from orinspect_train.solar_cells import read_cells
 
 RESULT = Path(__file__).parent / "results/likelihood_ratio.json"

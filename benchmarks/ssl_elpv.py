@@ -42,11 +42,11 @@ from orinspect_edge_runtime.fit import fit_features
 from orinspect_edge_runtime.fit_options import FitOptions
 from orinspect_edge_runtime.preprocess import fit_to_model, read_frame
 from orinspect_edge_runtime.scorers import SCORERS
-from orinspect_export.defect_changes import defect_changes
-from orinspect_export.looks import Looks, looking
 from orinspect_train.augment import normalise
 from orinspect_train.config import METHOD_NAMES, PretrainConfig, make_config
+from orinspect_train.defect_changes import defect_changes
 from orinspect_train.encoder import Encoder, normalisation
+from orinspect_train.looks import Looks, looking
 from orinspect_train.pretrain import open_encoder, pretrain
 from orinspect_train.run import load_weights
 from orinspect_train.run_folder import DROPPED, WEIGHTS
@@ -185,7 +185,7 @@ class Study:
 
     def _seen(self, encoder: Encoder) -> tuple[nn.Module, Size]:
         """What looks at the cells, and at which size."""
-        return looking(Path(encoder.name), encoder, (encoder.size, encoder.size), Looks(second_scale=self.second_scale))
+        return looking(encoder, (encoder.size, encoder.size), Looks(second_scale=self.second_scale))
 
     def score(self, look: Look, features: Features, seed: int) -> Scores:
         """Scores of the test cells of a split by scorer, in the order of `test_labels`."""

@@ -54,7 +54,6 @@ from orinspect_edge_runtime import durable, metrics
 from orinspect_edge_runtime.conditions import measure_conditions
 from orinspect_edge_runtime.scorers import SCORERS
 from orinspect_export.graph import export_encoder
-from orinspect_export.looks import Looks
 from orinspect_train.alignment import ANOMALIES, MOST_FIT, MOST_HELD_OUT, Check, has_helped
 from orinspect_train.checkpoint import read_checkpoint
 from orinspect_train.config import make_config
@@ -248,7 +247,7 @@ def exported_embeddings(module: Pretraining, pixels: Pixels) -> Floats:
     )
     with tempfile.TemporaryDirectory(prefix="orinspect-ssl-") as run:
         save_encoder(Path(run), module.encoder, record)
-        graph = export_encoder(Path(run), Looks(turns=True)).model.SerializeToString()
+        graph = export_encoder(Path(run), turns=True).model.SerializeToString()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

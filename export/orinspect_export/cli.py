@@ -70,8 +70,6 @@ def export(
     max_flips: float,
     max_auroc_drop: float,
     *,
-    turns: bool,
-    second_scale: float | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -88,12 +86,10 @@ def export(
         # torch takes seconds to import: the bar is there first.
         from orinspect_export.decisions import Budget
         from orinspect_export.exporter import ExportOptions, export_run
-        from orinspect_export.looks import Looks
 
         chosen = tuple(dict.fromkeys(name.strip() for name in precision.split(",") if name.strip()))
         budget = Budget(min_rank_correlation, max_flips, max_auroc_drop)
-        looks = Looks(turns, second_scale)
-        asked = ExportOptions(chosen, budget=budget, looks=looks, **options)
+        asked = ExportOptions(chosen, budget=budget, **options)
         exported = export_run(run, out, calibration, asked, show)
     for reason in exported.skipped:
         click.echo(f"skipped: {reason}", err=True)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from orinspect_edge_runtime import drawn_defects, learnt
 from orinspect_edge_runtime.bundle import Bundle
@@ -20,18 +16,15 @@ from orinspect_edge_runtime.heads import HEADS, STUDENT
 from orinspect_edge_runtime.manifest import GraphSpec, Manifest
 from orinspect_edge_runtime.preprocess import list_images
 from orinspect_edge_runtime.report import render
-from orinspect_export.activations import Frames, activation_values
 from orinspect_export.bundle_writer import write_bundle
 from orinspect_export.calibration import CALIBRATORS
 from orinspect_export.compiler import compile_report
 from orinspect_export.decisions import Budget
-from orinspect_export.defect_changes import defect_changes
 from orinspect_export.fused import Fused, fuse
 from orinspect_export.golden import golden_arrays, golden_of_precision, to_npz
-from orinspect_export.graph import EncoderGraph, export_encoder, export_student
+from orinspect_export.graph import EncoderGraph, changes_by_defects, export_encoder, export_student
 from orinspect_export.head_graph import graph_spec
 from orinspect_export.images import ExportImages, choose_images
-from orinspect_export.looks import ONCE, Looks
 from orinspect_export.modelopt import METHODS
 from orinspect_export.precision_page import precision_page
 
@@ -47,7 +40,7 @@ class ExportOptions:
     the precisions may change. labelled: a dataset with good and defective images to hold the budget on. verify_compiler:
     build every graph with NVIDIA's compiler as well, which must be installed. modelopt: the Python of an environment with
     NVIDIA ModelOpt, which then places the int8 graph's pairs. calibrator: of CALIBRATORS, or with modelopt of METHODS; None:
-    what has served best. looks: how often the encoder looks at each frame.
+    what has served best. turns, second_scale: how often the encoder looks at each frame, see `graph.open_run`.
     """
 
     precisions: tuple[str, ...] = PRECISIONS
@@ -58,7 +51,8 @@ class ExportOptions:
     modelopt: Path | None = None
     budget: Budget = field(default_factory=Budget)
     labelled: Path | None = None
-    looks: Looks = ONCE
+    turns: bool = False
+    second_scale: float | None = None
 
     def __post_init__(self) -> None:
         known = (*PRECISIONS, *CPU_PRECISIONS)
@@ -107,7 +101,7 @@ def export_run(
         raise InputError(f"{out} exists already: choose another name, or pass --force to replace it")
     # Told before the minute that tracing may take.
     list_images([calibration])
-    encoder = export_encoder(run, options.looks)
+    encoder = export_encoder(run, turns=options.turns, second_scale=options.second_scale)
     student = export_student(run, encoder)
     tell(0.15)
     images = choose_images(calibration, encoder.preprocess, options.seed)
@@ -124,7 +118,7 @@ def export_run(
         fused.append(own.only(every.models))
     graphs = {key: graph for one in fused for key, graph in one.graphs().items()}
     builds = _build_all(graphs) if options.verify_compiler else {}
-    changes = defect_changes(partial(_patches, encoder), images.calibration, options.seed)
+    changes = changes_by_defects(encoder, images.calibration, options.seed)
     beside = {drawn_defects.FILE: drawn_defects.to_bytes(changes)}
     golden = to_npz(_golden(encoder, graphs, images, options.seed))
     tell(0.8)
@@ -150,10 +144,6 @@ def export_run(
         one.journal.drop()
     tell(1.0)
     return Exported(manifest, tuple(s.reason for s in images.skipped), builds, refused)
-
-
-def _patches(encoder: EncoderGraph, frames: Frames) -> NDArray[np.float32]:
-    return np.concatenate([found["patches"] for found in activation_values(encoder.model, ["patches"], frames)])
 
 
 def _golden(

@@ -12,14 +12,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.manifest import EncoderSpec
 from orinspect_edge_runtime.preprocess import PreprocessSpec
+from orinspect_export.activations import Frames, activation_values
 from orinspect_export.batch_shapes import fix_shapes
-from orinspect_export.looks import ONCE, Looks, looking, told
+from orinspect_train.defect_changes import defect_changes
+from orinspect_train.looks import Looks, looking, told
 from orinspect_train.methods.rotation import TURNS
 from orinspect_train.run import load_encoder
 from orinspect_train.run_folder import STUDENT_ENTRY
@@ -66,11 +70,14 @@ class EncoderGraph:
     preprocess: PreprocessSpec
 
 
-def open_run(run: Path, looks: Looks = ONCE) -> tuple[FrameEncoder, EncoderSpec, PreprocessSpec]:
+def open_run(
+    run: Path, *, turns: bool = False, second_scale: float | None = None
+) -> tuple[FrameEncoder, EncoderSpec, PreprocessSpec]:
     """The encoder of a RUN folder with its normalisation, and what a manifest says about it.
 
-    Raises InputError: missing or damaged files, a newer format, a model size that the encoder's stages do not fit, turns
-    of frames that are not square, or a second scale that the encoder does not take.
+    turns: embed the four quarter turns of each frame (see turned.py). second_scale: take patches of each frame at so many
+    times the size too (see two_scales.py). Raises InputError: missing or damaged files, a newer format, a model size that
+    the encoder's stages do not fit, turns of frames that are not square, or a second scale that the encoder does not take.
     """
     encoder, record = load_encoder(run)
     try:
@@ -78,8 +85,11 @@ def open_run(run: Path, looks: Looks = ONCE) -> tuple[FrameEncoder, EncoderSpec,
         preprocess = PreprocessSpec(**record["preprocess"])
     except (TypeError, ValueError) as error:
         raise InputError(f"{run}: its record of the normalisation or model size is damaged ({error})") from error
-    small = (preprocess.height, preprocess.width)
-    seen, size = looking(run, encoder, small, looks)
+    small, looks = (preprocess.height, preprocess.width), Looks(turns, second_scale)
+    try:
+        seen, size = looking(encoder, small, looks)
+    except InputError as error:
+        raise InputError(f"{run}: {error}") from error
     preprocess = replace(preprocess, height=size[0], width=size[1])
     module = FrameEncoder(seen, mean, std).eval()
     grid = encoder.grid(*small)
@@ -92,20 +102,30 @@ def open_run(run: Path, looks: Looks = ONCE) -> tuple[FrameEncoder, EncoderSpec,
         std=std,
         layers=tuple(record["layers"]),
         grid=grid,
-        patch_dim=(1 if looks.second_scale is None else 2) * encoder.patch_dim,
-        embedding_dim=(TURNS if looks.turns else 1) * encoder.embedding_dim,
+        patch_dim=(1 if second_scale is None else 2) * encoder.patch_dim,
+        embedding_dim=(TURNS if turns else 1) * encoder.embedding_dim,
         adapted=bool(record.get("adapted", True)),
     )
     return module, spec, preprocess
 
 
-def export_encoder(run: Path, looks: Looks = ONCE) -> EncoderGraph:
+def export_encoder(run: Path, *, turns: bool = False, second_scale: float | None = None) -> EncoderGraph:
     """Trace the encoder of a run and fold everything that the fixed model size makes constant.
 
-    Raises InputError as `open_run` does, and when the encoder keeps operators that do not fold.
+    turns, second_scale: as of `open_run`. Raises InputError as `open_run` does, and when the encoder keeps operators that do
+    not fold.
     """
-    module, spec, preprocess = open_run(run, looks)
+    module, spec, preprocess = open_run(run, turns=turns, second_scale=second_scale)
     return EncoderGraph(fold(trace(module, preprocess), spec.name), spec, preprocess)
+
+
+def changes_by_defects(encoder: EncoderGraph, frames: Frames, seed: int) -> NDArray[np.float32]:
+    """What defects drawn on frames change in the encoder's patches, float32 [D, D] (see defect_changes.py)."""
+
+    def patches_of(some: Frames) -> NDArray[np.float32]:
+        return np.concatenate([values["patches"] for values in activation_values(encoder.model, ["patches"], some)])
+
+    return defect_changes(patches_of, frames, seed)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from orinspect_export.fp16 import to_fp16, to_fp16_beside_int8
 from orinspect_export.graph import EncoderGraph, export_encoder
 from orinspect_export.head_graph import attach_head
 from orinspect_export.int8 import Quantiser
-from orinspect_export.looks import Looks
 from orinspect_export.qdq import weighted_layers
 
 needs_compiler = pytest.mark.skipif(not compiler_installed(), reason="tensorrt-rtx is not installed")
@@ -80,16 +79,16 @@ def test_every_family_of_encoders_builds(
 @pytest.mark.parametrize(
     ("family", "looks", "side"),
     [
-        ("test_resnet", Looks(turns=True), 64),
-        ("test_vit", Looks(turns=True), 64),
-        ("test_resnet", Looks(second_scale=1.5), 96),
+        ("test_resnet", {"turns": True}, 64),
+        ("test_vit", {"turns": True}, 64),
+        ("test_resnet", {"second_scale": 1.5}, 96),
     ],
 )
 @pytest.mark.parametrize("precision", ["fp32", "int8 and fp16"])
 def test_a_graph_that_looks_more_than_once_builds(
-    precision: str, family: str, looks: Looks, side: int, make_run: Callable[..., Path], frames: Any
+    precision: str, family: str, looks: dict[str, Any], side: int, make_run: Callable[..., Path], frames: Any
 ) -> None:
-    graph = export_encoder(make_run(family), looks)
+    graph = export_encoder(make_run(family), **looks)
     seen = np.stack([fit_to_model(frame, PreprocessSpec(side, side)) for frame in frames[:4]])
     converted = CONVERSIONS[precision](graph, seen)
     report = compile_report(attach_head(converted, "patchcore", graph.spec, graph.preprocess).SerializeToString())

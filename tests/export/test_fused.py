@@ -21,7 +21,6 @@ from orinspect_export.cli import export
 from orinspect_export.compiler import compile_report, compiler_installed
 from orinspect_export.decisions import Agreement
 from orinspect_export.graph import EncoderGraph, export_encoder, export_student
-from orinspect_export.looks import Looks
 from orinspect_train.run_folder import CONFIG
 from orinspect_train.student import load_student
 from orinspect_train.student_training import teach
@@ -120,10 +119,10 @@ def test_a_student_that_decides_otherwise_in_a_precision_is_left_out_of_it(
     assert not list(tmp_path.glob(".b.*"))
 
 
-@pytest.mark.parametrize("looks", [Looks(turns=True), Looks(second_scale=1.5)])
-def test_a_student_looks_once(looks: Looks, taught: Path) -> None:
+@pytest.mark.parametrize("looks", [{"turns": True}, {"second_scale": 1.5}])
+def test_a_student_looks_once(looks: dict[str, Any], taught: Path) -> None:
     with pytest.raises(InputError, match="goes with neither --turns nor --second-scale"):
-        export_student(taught, export_encoder(taught, looks))
+        export_student(taught, export_encoder(taught, **looks))
 
 
 @pytest.mark.skipif(not compiler_installed(), reason="tensorrt-rtx is not installed")

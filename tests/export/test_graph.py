@@ -17,7 +17,6 @@ import torch
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.preprocess import fit_to_model
 from orinspect_export.graph import UNFOLDED, EncoderGraph, export_encoder, open_run
-from orinspect_export.looks import Looks
 from orinspect_export.qdq import weighted_layers
 
 
@@ -55,7 +54,7 @@ def test_turns_are_embedded_as_frames_that_lie_so(
     name: str, batch: int, make_run: Callable[..., Path], frames: Any, run_graph: Callable[..., Any]
 ) -> None:
     run, some = make_run(name), frames[:batch]
-    plain, turned = export_encoder(run), export_encoder(run, Looks(turns=True))
+    plain, turned = export_encoder(run), export_encoder(run, turns=True)
     assert turned.spec.embedding_dim == 4 * plain.spec.embedding_dim and "4 turns" in turned.spec.method
     lying = [run_graph(plain.model, frames=np.rot90(some, turns, (1, 2)).copy()) for turns in range(4)]
     found = run_graph(turned.model, frames=some)
@@ -68,7 +67,7 @@ def test_turns_need_square_frames(make_run: Callable[..., Path]) -> None:
     run = make_run("test_resnet", height=64, width=96)
     open_run(run)
     with pytest.raises(InputError, match="96x64 pixels: --turns needs square ones"):
-        open_run(run, Looks(turns=True))
+        open_run(run, turns=True)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
@@ -77,21 +76,21 @@ def test_patches_of_a_second_scale_follow_those_of_the_first(
     name: str, batch: int, make_run: Callable[..., Path], frames: Any, run_graph: Callable[..., Any]
 ) -> None:
     run = make_run(name)
-    plain, graph = export_encoder(run), export_encoder(run, Looks(second_scale=1.5))
+    plain, graph = export_encoder(run), export_encoder(run, second_scale=1.5)
     assert (graph.spec.patch_dim, graph.spec.embedding_dim) == (2 * plain.spec.patch_dim, plain.spec.embedding_dim)
     assert graph.spec.grid == plain.spec.grid and "64x64 pixels, patches at two scales" in graph.spec.method
     assert (graph.preprocess.height, graph.preprocess.width) == (96, 96)
     large = np.stack([fit_to_model(frame, graph.preprocess) for frame in frames[:batch]])
     found = run_graph(graph.model, frames=large)
     with torch.inference_mode():
-        expected = open_run(run, Looks(second_scale=1.5))[0](torch.from_numpy(large))
+        expected = open_run(run, second_scale=1.5)[0](torch.from_numpy(large))
     for output, values in zip(("embedding", "patches"), expected, strict=True):
         np.testing.assert_allclose(found[output], values.numpy(), rtol=2e-3, atol=2e-4)
 
 
 def test_each_convolution_of_two_passes_has_weights_of_its_own(make_run: Callable[..., Path]) -> None:
     run = make_run("test_resnet")
-    plain, model = export_encoder(run).model, export_encoder(run, Looks(second_scale=1.5)).model
+    plain, model = export_encoder(run).model, export_encoder(run, second_scale=1.5).model
     assert len(weighted_layers(model)) > len(weighted_layers(plain)), "and what resamples is no layer"
     assert {node.op_type for node in model.graph.node if node.name in weighted_layers(model)} == {"Conv"}
     used = [name for node in model.graph.node if node.op_type == "Conv" for name in node.input[1:]]
@@ -109,18 +108,7 @@ def test_a_scale_that_an_encoder_does_not_take(
     name: str, scale: float, message: str, make_run: Callable[..., Path]
 ) -> None:
     with pytest.raises(InputError, match=message):
-        open_run(make_run(name), Looks(second_scale=scale))
-
-
-@pytest.mark.parametrize("scale", [1.0, 0.5, -2.0, 4.1, float("nan"), float("inf")])
-def test_a_second_scale_is_a_larger_one(scale: float) -> None:
-    with pytest.raises(InputError, match="more than 1, at most 4"):
-        Looks(second_scale=scale)
-
-
-def test_turns_and_a_second_scale_do_not_go_together() -> None:
-    with pytest.raises(InputError, match="use one"):
-        Looks(turns=True, second_scale=2)
+        open_run(make_run(name), second_scale=scale)
 
 
 def test_normalisation_is_in_the_graph(resnet_run: Path, frames: Any) -> None:

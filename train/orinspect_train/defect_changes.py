@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from orinspect_export.activations import Frames
 from orinspect_train.defects import draw_defect
 
 Floats = NDArray[np.float32]
+Frames = NDArray[np.uint8]
 # Of each frame.
 DRAWS = 4
 # Share of the largest squared change below which a patch does not see the defect.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import nn
 
@@ -38,23 +37,20 @@ class Looks:
             raise InputError("--turns is for scorers of the embedding, --second-scale for those of patches: use one")
 
 
-ONCE = Looks()
-
-
-def looking(run: Path, encoder: Encoder, small: Size, looks: Looks) -> tuple[nn.Module, Size]:
+def looking(encoder: Encoder, small: Size, looks: Looks) -> tuple[nn.Module, Size]:
     """The encoder that looks so at frames, and the frames' size; small: the one it was trained at. Raises InputError."""
     if looks.turns:
         if small[0] != small[1]:
-            raise InputError(f"{run}: frames of {small[1]}x{small[0]} pixels: --turns needs square ones")
+            raise InputError(f"frames of {small[1]}x{small[0]} pixels: --turns needs square ones")
         return TurnedEncoder(encoder, small[0]), small
     if looks.second_scale is None:
         return encoder, small
     large = larger(small, looks.second_scale, encoder.reductions[-1])
     if encoder.has_fixed_size:
-        raise InputError(f"{run}: the encoder {encoder.name!r} takes images of one size: no --second-scale with it")
+        raise InputError(f"the encoder {encoder.name!r} takes images of one size: no --second-scale with it")
     if large[0] <= small[0] or large[1] <= small[1]:
         least = math.ceil(100 + 50 * encoder.reductions[-1] / min(small)) / 100
-        raise InputError(f"{run}: --second-scale {looks.second_scale:g} leaves the size as it is: try {least} or more")
+        raise InputError(f"--second-scale {looks.second_scale:g} leaves the size as it is: try {least} or more")
     return TwoScaleEncoder(encoder, small, large), large
 
 

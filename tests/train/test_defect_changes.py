@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from orinspect_export.defect_changes import DRAWS, defect_changes, mean_outer_product
+from orinspect_train.defect_changes import DRAWS, defect_changes, mean_outer_product
 
 
 def test_of_the_patches_that_changed_alone() -> None:
@@ -19,19 +19,20 @@ def test_nothing_that_changed_is_zero() -> None:
     np.testing.assert_array_equal(mean_outer_product(np.zeros((2, 3, 4), np.float32)), np.zeros((4, 4)))
 
 
-def test_each_frame_is_drawn_on_and_held_against_itself(frames: Any) -> None:
+def test_each_frame_is_drawn_on_and_held_against_itself() -> None:
     """Features that are the mean of each quarter: a change along red, green and blue at once is what dark lines make."""
+    frames = np.random.default_rng(0).integers(90, 160, (6, 64, 64, 3)).astype(np.uint8)
     seen = []
 
     def quarters(some: Any) -> Any:
         seen.append(len(some))
         return some.reshape(len(some), 2, 32, 2, 32, 3).mean((2, 4)).reshape(len(some), 4, 3).astype(np.float32)
 
-    changes = defect_changes(quarters, frames[:6], 0)
+    changes = defect_changes(quarters, frames, 0)
     assert seen == [6 * DRAWS, 6]
     assert changes.shape == (3, 3) and changes.dtype == np.float32
     np.testing.assert_allclose(changes, changes.T, rtol=1e-5)
     values, axes = np.linalg.eigh(changes)
     assert values[0] >= -1e-4 and abs(axes[:, -1].sum()) > 1.6, "gray"
-    np.testing.assert_array_equal(changes, defect_changes(quarters, frames[:6], 0))
-    assert not np.array_equal(changes, defect_changes(quarters, frames[:6], 1))
+    np.testing.assert_array_equal(changes, defect_changes(quarters, frames, 0))
+    assert not np.array_equal(changes, defect_changes(quarters, frames, 1))

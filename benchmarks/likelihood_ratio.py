@@ -1,6 +1,6 @@
 """What `fit --likelihood-ratio` is worth: padim and padim_mahalanobis with and without it, by the number of good images.
 
-    python benchmarks/likelihood_ratio.py            one core, half an hour; writes benchmarks/results/likelihood_ratio.json
+    python benchmarks/likelihood_ratio.py            one core, ten minutes; writes benchmarks/results/likelihood_ratio.json
     python benchmarks/likelihood_ratio.py --quick    about a minute, prints only
 
 Encoder: EfficientNet-Lite0 with ImageNet weights, not adapted, 192x192 pixels, fp32 graph in onnxruntime. What drawn defects

@@ -176,7 +176,9 @@ class Study:
             with torch.inference_mode():
                 parts = [
                     seen(normalise(torch.from_numpy(pixels[i : i + BATCH]), mean, std))
-                    for i in track(range(0, len(pixels), BATCH), "features", console=CONSOLE)
+                    for i in track(
+                        range(0, len(pixels), BATCH), "features", console=CONSOLE, disable=len(pixels) < BATCH
+                    )
                 ]
             embedding, patches = (torch.cat(values).numpy() for values in zip(*parts, strict=True))
             return Features(embedding, patches)
@@ -191,9 +193,10 @@ class Study:
         """Scores of the test cells of a split by scorer, in the order of `test_labels`."""
         split = split_cells(read_cells(), seed)
         fit, test = self._places(split.fit), self._test(split)
-        drawn_on = self.pixels[np.random.default_rng(seed).choice(fit, DRAWN_ON, replace=False)]
-        changes = defect_changes(lambda frames: look(frames).patches, drawn_on, seed)
-        found = {}
+        changes, found = None, {}
+        if any("likelihood_ratio" in SCORERS_SHOWN[name] for name in self.scorers):
+            drawn_on = self.pixels[np.random.default_rng(seed).choice(fit, DRAWN_ON, replace=False)]
+            changes = defect_changes(lambda frames: look(frames).patches, drawn_on, seed)
         for name in self.scorers:
             options = FitOptions(**SCORERS_SHOWN[name], seed=seed)
             fitted = fit_features(_rows(features, fit), options, changes=changes)

@@ -6,17 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from orinspect_train.defect_changes import DRAWS, defect_changes, mean_outer_product
+from orinspect_train.defect_changes import DRAWS, defect_changes, touched
 
 
-def test_of_the_patches_that_changed_alone() -> None:
-    changes = np.zeros((2, 3, 2), np.float32)
-    changes[0, 1], changes[1, 2] = [3, 0], [1, 2]
-    np.testing.assert_allclose(mean_outer_product(changes), [[5, 1], [1, 2]])
+def test_patches_that_a_defect_does_not_reach_do_not_count() -> None:
+    changes = np.array([[0, 0], [3, 0], [1e-4, 0], [1, 2]], np.float32)
+    np.testing.assert_array_equal(touched(changes), [[3, 0], [1, 2]])
 
 
 def test_nothing_that_changed_is_zero() -> None:
-    np.testing.assert_array_equal(mean_outer_product(np.zeros((2, 3, 4), np.float32)), np.zeros((4, 4)))
+    frames = np.random.default_rng(0).integers(90, 160, (3, 64, 64, 3)).astype(np.uint8)
+    blind = defect_changes(lambda some: np.ones((len(some), 3, 4), np.float32), frames, 0)
+    np.testing.assert_array_equal(blind, np.zeros((4, 4), np.float32))
 
 
 def test_each_frame_is_drawn_on_and_held_against_itself() -> None:
@@ -29,7 +30,7 @@ def test_each_frame_is_drawn_on_and_held_against_itself() -> None:
         return some.reshape(len(some), 2, 32, 2, 32, 3).mean((2, 4)).reshape(len(some), 4, 3).astype(np.float32)
 
     changes = defect_changes(quarters, frames, 0)
-    assert seen == [6 * DRAWS, 6]
+    assert seen == [1 + DRAWS] * 6
     assert changes.shape == (3, 3) and changes.dtype == np.float32
     np.testing.assert_allclose(changes, changes.T, rtol=1e-5)
     values, axes = np.linalg.eigh(changes)

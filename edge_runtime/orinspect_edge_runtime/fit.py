@@ -28,7 +28,7 @@ from orinspect_edge_runtime.drift_reference import drift_arrays
 from orinspect_edge_runtime.editors import editor_of, reach, taught
 from orinspect_edge_runtime.errors import InputError
 from orinspect_edge_runtime.features import Features, extract, run_all
-from orinspect_edge_runtime.fit_options import RANKED_SCORERS, FitOptions
+from orinspect_edge_runtime.fit_options import PADIM_SCORERS, FitOptions
 from orinspect_edge_runtime.groups import Groups, find_groups
 from orinspect_edge_runtime.heads import STUDENT, neutral_arrays
 from orinspect_edge_runtime.learnt import fingerprint, learnt_images
@@ -93,7 +93,7 @@ def fit_recipe(
         raise InputError("a mask and tiles do not go together: cut the picture to what is to be inspected")
     view = view_of(parse_tiles(options.tiles, options.tile_overlap), bundle.manifest)
     spec = bundle.manifest.graph(options.precision, scorer.head)
-    if options.scorer in RANKED_SCORERS:
+    if options.scorer in PADIM_SCORERS:
         check_rank(options.rank, spec.inputs)
     check_components(options.components, bundle.manifest.encoder.patch_dim)
     changes = defect_changes(bundle) if options.likelihood_ratio else None

@@ -20,7 +20,7 @@ from orinspect_edge_runtime.tiling import Tiles, parse_tiles
 Floats = NDArray[np.float32]
 # Its bank holds patches of all places; other scorers model each place of the model's frame, or the image as a whole.
 TILED_SCORER = "patchcore"
-RANKED_SCORERS = ("padim", "padim_mahalanobis")
+PADIM_SCORERS = ("padim", "padim_mahalanobis")
 # Options of patchcore alone, as fields of FitOptions: how far a patch is from its bank.
 BANK_SCORER, BANK_OPTIONS = "patchcore", ("neighbours", "reweight", "distance", "projection", "components")
 
@@ -64,12 +64,12 @@ class FitOptions:
             raise InputError(f"scorer {self.scorer!r} is not known: use one of {', '.join(SCORERS)}")
         if self.threshold not in THRESHOLDS:
             raise InputError(f"threshold {self.threshold!r} is not known: use one of {', '.join(THRESHOLDS)}")
-        if self.rank is not None and self.scorer not in RANKED_SCORERS:
+        if self.rank is not None and self.scorer not in PADIM_SCORERS:
             raise InputError(
-                f"--rank is of the covariances of {' and '.join(RANKED_SCORERS)}: {self.scorer} has none by place"
+                f"--rank is of the covariances of {' and '.join(PADIM_SCORERS)}: {self.scorer} has none by place"
             )
-        if self.likelihood_ratio and self.scorer not in RANKED_SCORERS:
-            raise InputError(f"--likelihood-ratio is of {' and '.join(RANKED_SCORERS)}, not of {self.scorer}")
+        if self.likelihood_ratio and self.scorer not in PADIM_SCORERS:
+            raise InputError(f"--likelihood-ratio is of {' and '.join(PADIM_SCORERS)}, not of {self.scorer}")
         self._check_bank_options()
         check_false_alarm(self.false_alarm)
         if self.review_alarm is not None and not self.false_alarm < self.review_alarm < 1:
@@ -101,7 +101,7 @@ class FitOptions:
 
     def chosen_scorer(self, changes: Floats | None = None) -> Scorer:
         """The scorer with its options. changes: of drawn_defects.py, for likelihood_ratio."""
-        if self.scorer in RANKED_SCORERS:
+        if self.scorer in PADIM_SCORERS:
             kind = Padim if self.scorer == Padim.name else PadimMahalanobis
             return kind(self.rank, changes=changes if self.likelihood_ratio else None)
         if self.scorer != BANK_SCORER:

@@ -36,6 +36,7 @@ from orinspect_edge_runtime.conditions import measure_conditions
 from orinspect_train import budget, metrics_log
 from orinspect_train.batches import Batches
 from orinspect_train.checkpoint import Plan
+from orinspect_train.heap import kept_memory
 from orinspect_train.images import read_images
 from orinspect_train.keeper import Keeper
 from orinspect_train.pretrain import open_encoder, open_pretraining
@@ -69,6 +70,7 @@ CASES = (
 )
 
 
+@kept_memory()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")

@@ -108,6 +108,17 @@ def test_colours_change_without_the_brightness() -> None:
     assert spread.max() > 110 and len(np.unique(changed[spread > 1].argmax(1))) == 1
 
 
+def test_no_weight_of_a_blur_is_a_number_that_processors_are_slow_with() -> None:
+    sigma = torch.linspace(augment.LEAST_SIGMA, 2.0, 400)
+    kernels = augment.gaussians(sigma, 6)
+    torch.testing.assert_close(kernels.sum(1), torch.ones(400))
+    assert ((kernels == 0) | (kernels > torch.finfo(torch.float32).tiny)).all()
+    exact = torch.exp(-0.5 * (torch.arange(-6, 7) / sigma[:, None]).double() ** 2)
+    torch.testing.assert_close(
+        kernels.double(), exact / exact.sum(1, keepdim=True), atol=2 * augment.LEAST_WEIGHT, rtol=0
+    )
+
+
 def test_blur_is_gaussian_and_for_some(textured: Textured) -> None:
     images = textured(40, side=64)
     sigma = 0.03

@@ -23,6 +23,7 @@ from orinspect_train import alignment, budget
 from orinspect_train.alignment import Check, Scores
 from orinspect_train.checkpoint import Plan
 from orinspect_train.config import DAMAGE, DEFECT_METHODS, PretrainConfig
+from orinspect_train.heap import kept_memory
 from orinspect_train.images import ImageSet, read_images
 from orinspect_train.keeper import Keeper
 from orinspect_train.methods import complete
@@ -82,6 +83,7 @@ class Advice:
     choice: dict[str, Any]
 
 
+@kept_memory()
 def advise(
     data: Path, config: PretrainConfig, started: float, report: Report = lambda stage, share, text: None
 ) -> Advice:

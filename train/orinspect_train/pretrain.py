@@ -19,6 +19,7 @@ from orinspect_train.blend import State
 from orinspect_train.checkpoint import Checkpoint, Plan, read_checkpoint
 from orinspect_train.config import BY_INIT, BY_MINUTES, VIEW_METHODS, PretrainConfig
 from orinspect_train.encoder import Encoder, freeze_stages, normalisation
+from orinspect_train.heap import kept_memory
 from orinspect_train.images import ImageSet, read_images
 from orinspect_train.keeper import Keeper
 from orinspect_train.methods import complete, open_method
@@ -53,6 +54,7 @@ class Outcome:
     patches_adapted: bool
 
 
+@kept_memory()
 def pretrain(
     data: Path,
     run: Path,

@@ -18,6 +18,7 @@ from orinspect_train import alignment, health, policies
 from orinspect_train.augment import Augmenter, normalise
 from orinspect_train.config import DAMAGE, PretrainConfig, read_config
 from orinspect_train.encoder import Encoder
+from orinspect_train.heap import kept_memory
 from orinspect_train.images import ImageSet, read_images
 from orinspect_train.label_probe import LabelProbe, probe_labels, read_labelled
 from orinspect_train.probe_defects import ALL_DEFECTS
@@ -54,6 +55,7 @@ class Probe:
     labels: LabelProbe | None
 
 
+@kept_memory()
 def probe(run: Path, data: Path, labels: Path | None = None, report: Report = lambda stage, share, text: None) -> Probe:
     """Judge the encoder of a finished run on the good images below `data`, and on the classes below `labels`.
 

@@ -24,6 +24,7 @@ from orinspect_train.augment import Augmenter, flip, normalise
 from orinspect_train.config import make_config
 from orinspect_train.encoder import Encoder
 from orinspect_train.fake_quantisation import FakeInt8
+from orinspect_train.heap import kept_memory
 from orinspect_train.images import ImageSet, Split, read_images
 from orinspect_train.run import load_encoder, read_config_text, save_encoder
 from orinspect_train.run_folder import CONFIG, STUDENT_ENTRY, check_folder
@@ -56,6 +57,7 @@ class Finish:
     drift: float
 
 
+@kept_memory()
 def finish(
     run: Path,
     data: Path,

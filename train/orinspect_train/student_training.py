@@ -27,6 +27,7 @@ from orinspect_edge_runtime.learnt import fingerprint
 from orinspect_train import alignment
 from orinspect_train.augment import normalise
 from orinspect_train.config import make_config
+from orinspect_train.heap import kept_memory
 from orinspect_train.images import ImageSet, read_images
 from orinspect_train.probe_defects import PROBE_DEFECTS
 from orinspect_train.progress import Report
@@ -75,6 +76,7 @@ class Taught:
     drawn_defects: dict[str, float]
 
 
+@kept_memory()
 def teach(
     run: Path,
     data: Path,

@@ -43,7 +43,7 @@ from orinspect_train.solar_cells import Cell, Split, read_cells, split_cells, wr
 RESULT = Path(__file__).parent / "results" / "elpv.json"
 CONSOLE = Console(stderr=True)
 RAW = PreprocessSpec(height=64, width=64)
-SCORERS_SHOWN = ("mahalanobis", "patchcore", "padim")
+SCORERS_SHOWN = ("mahalanobis", "patchcore", "padim", "padim_mahalanobis")
 KINDS = (None, "mono", "poly")
 Row = dict[str, list[float]]
 

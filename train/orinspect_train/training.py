@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from orinspect_train.augment import normalise
 from orinspect_train.batch_norm import share_statistics
 from orinspect_train.batches import Batches
+from orinspect_train.bfloat16 import faster_here
 from orinspect_train.config import BY_DEVICE, PretrainConfig
-from orinspect_train.depthwise import Float32WeightGradient
 from orinspect_train.encoder import Encoder, normalisation
 from orinspect_train.methods import Batch, Method
 from orinspect_train.processes import Processes
@@ -73,8 +73,7 @@ class Pretraining(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The loss, and the embeddings for the signs of collapse."""
-        faster = Float32WeightGradient() if torch.is_autocast_enabled("cpu") else contextlib.nullcontext()
-        with faster:
+        with faster_here():
             loss, embeddings = self.method.loss(self.normalise, batch, self.done)
         return {"loss": loss, "embeddings": embeddings.detach()}
 

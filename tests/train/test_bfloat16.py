@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
-from orinspect_train.depthwise import Float32WeightGradient
+from orinspect_train.bfloat16 import FasterBfloat16
 
 
 def gradients(groups: int, stride: int, wrapped: bool, dtype: torch.dtype) -> list[torch.Tensor]:
@@ -17,7 +20,7 @@ def gradients(groups: int, stride: int, wrapped: bool, dtype: torch.dtype) -> li
             return functional.conv2d(images, weight, None, stride, 2, 1, groups)
 
     if wrapped:
-        with Float32WeightGradient():
+        with FasterBfloat16():
             out = forward()
     else:
         out = forward()
@@ -46,3 +49,18 @@ def test_the_weight_gradient_is_at_least_as_exact_as_in_bfloat16() -> None:
 def test_other_convolutions_are_left_alone(groups: int, dtype: torch.dtype) -> None:
     for found, plain in zip(gradients(groups, 1, True, dtype), gradients(groups, 1, False, dtype), strict=True):
         assert torch.equal(found, plain)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU6, nn.Hardswish, nn.SiLU])
+def test_an_activation_in_place_leaves_its_input_alone_with_the_same_values_and_gradients(activation: type) -> None:
+    start = 4 * torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.bfloat16)
+    found = []
+    for mode in (contextlib.nullcontext(), FasterBfloat16()):
+        leaf = start.clone().requires_grad_()
+        before = leaf * 1
+        with mode:
+            after = activation(inplace=True)(before)
+        assert (after is before) == (len(found) == 0)
+        after.float().square().sum().backward()
+        found.append((after.detach(), leaf.grad))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

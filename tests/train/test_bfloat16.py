@@ -51,7 +51,7 @@ def test_other_convolutions_are_left_alone(groups: int, dtype: torch.dtype) -> N
         assert torch.equal(found, plain)
 
 
-@pytest.mark.parametrize("activation", [nn.ReLU6, nn.Hardswish, nn.SiLU])
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU])
 def test_an_activation_in_place_leaves_its_input_alone_with_the_same_values_and_gradients(activation: type) -> None:
     start = 4 * torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.bfloat16)
     found = []

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from orinspect_edge_runtime.errors import CheckFailed, InputError
 from orinspect_train import alignment, budget
 from orinspect_train.alignment import Check, Scores
-from orinspect_train.bfloat16 import faster_here
+from orinspect_train.bfloat16 import faster_bfloat16
 from orinspect_train.checkpoint import Plan
 from orinspect_train.config import DAMAGE, DEFECT_METHODS, PretrainConfig
 from orinspect_train.heap import kept_memory
@@ -254,7 +254,7 @@ class _Probe:
 def _encoding_seconds(module: Pretraining, pixels: Pixels, precision: str) -> float:
     """For an image, after a first time to warm up."""
     encode = alignment.in_batches(module.patches)
-    with torch.autocast(module.device.type, torch.bfloat16, enabled=precision == "bf16"), faster_here():
+    with torch.autocast(module.device.type, torch.bfloat16, enabled=precision == "bf16"), faster_bfloat16():
         encode(pixels)
         began = time.monotonic()
         encode(pixels)

@@ -27,7 +27,7 @@ from orinspect_edge_runtime.scorers import Scorer
 from orinspect_edge_runtime.scorers.knn import Knn
 from orinspect_edge_runtime.scorers.mahalanobis import Mahalanobis
 from orinspect_edge_runtime.scorers.padim import Padim
-from orinspect_train.bfloat16 import faster_here
+from orinspect_train.bfloat16 import faster_bfloat16
 from orinspect_train.config import DAMAGE, OTHER
 from orinspect_train.other_things import OTHER_THINGS
 from orinspect_train.probe_defects import PROBE_DEFECTS, Draw
@@ -185,7 +185,7 @@ class Check:
         """The scores behind `measure`."""
         module.eval()
         encode = module.patches if self.anomalies.scorer.has_map else module.embedding
-        with torch.autocast(module.device.type, torch.bfloat16, enabled=self.precision == "bf16"), faster_here():
+        with torch.autocast(module.device.type, torch.bfloat16, enabled=self.precision == "bf16"), faster_bfloat16():
             return measure(in_batches(encode), self.training, self.held_out, self.seed, self.anomalies)
 
 

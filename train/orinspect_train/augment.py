@@ -27,7 +27,7 @@ NOISE_SEED, NOISE_COUNT = 7, 1 << 20
 CHUNK_PIXELS = 1 << 18
 # In pixels: a narrower Gaussian is no blur.
 LEAST_SIGMA = 0.1
-# Of a blur's middle pixel: less changes no gray level.
+# Of a blur's pixel, as a share of the middle one's: less changes no gray level.
 LEAST_WEIGHT = 1e-6
 # Brightness, and the two axes of colour beside it.
 YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
@@ -179,7 +179,7 @@ def blur(values: Tensor, chance: float, largest_sigma: float, rng: Rng) -> None:
 def gaussians(sigma: Tensor, radius: int) -> Tensor:
     """Kernels float [B, 2 radius + 1] of sum 1, of float [B] standard deviations."""
     kernels = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma[:, None]) ** 2)
-    # Numbers below the smallest normal one take a processor a hundred times as long.
+    # Processors are many times slower with numbers below the smallest normal one.
     kernels[kernels < LEAST_WEIGHT] = 0
     return kernels / kernels.sum(1, keepdim=True)
 

@@ -1,8 +1,9 @@
 """bfloat16 on a CPU without the two operations that it is slow with.
 
 oneDNN's bfloat16 weight gradient of a 5x5 depthwise convolution took 4 to 5 times as long as the float32 one, and most
-of the whole step. Forward pass and input gradient stay in bfloat16. And torch clamps bfloat16 in place one number at a
-time, after it has copied them for the backward pass: 72 ms of a ReLU6 that takes 31 ms when it may leave its input alone.
+of the whole step. Forward pass and input gradient stay in bfloat16. And activations that write into their input are slower
+than others there, and most must copy it first for the backward pass: forward passes of [32, 96, 112, 112] on one core of a
+Xeon took 74 ms of ReLU6, 50 of hard swish, 48 of SiLU and 54 of ReLU, and 31, 30, 36 and 30 out of place.
 """
 
 from __future__ import annotations
@@ -16,8 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-# A ReLU is not: it is differentiated by its output, and rectifies in place as fast.
-SLOW_IN_PLACE = (functional.hardtanh, functional.relu6, functional.hardswish, functional.silu)
+SLOW_IN_PLACE = (functional.relu, functional.hardtanh, functional.relu6, functional.hardswish, functional.silu)
 
 
 class FasterBfloat16(TorchFunctionMode):
@@ -36,7 +36,7 @@ class FasterBfloat16(TorchFunctionMode):
         return func(*args, **given)
 
 
-def faster_here() -> contextlib.AbstractContextManager[Any]:
+def faster_bfloat16() -> contextlib.AbstractContextManager[Any]:
     """FasterBfloat16 within a CPU's autocast, elsewhere nothing."""
     return FasterBfloat16() if torch.is_autocast_enabled("cpu") else contextlib.nullcontext()
 

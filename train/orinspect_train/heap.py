@@ -23,14 +23,22 @@ def kept_memory() -> Iterator[None]:
     Also a decorator. Does nothing where libc is not glibc. glibc's own settings are not restored: it cannot be asked for
     them, and a `with` inside another would undo the outer one.
     """
-    # musl, which Linux may have too, knows no mallopt.
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if libc is None or not hasattr(libc, "mallopt"):
-        yield
-        return
-    libc.mallopt(M_MMAP_MAX, 0)
-    libc.mallopt(M_TRIM_THRESHOLD, NEVER)
+    keep_freed_memory()
     try:
         yield
     finally:
-        libc.malloc_trim(0)
+        if (libc := _glibc()) is not None:
+            libc.malloc_trim(0)
+
+
+def keep_freed_memory() -> None:
+    """The same to the end of the process."""
+    if (libc := _glibc()) is not None:
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, NEVER)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    # musl, which Linux may have too, knows no mallopt.
+    return libc if hasattr(libc, "mallopt") else None

@@ -18,6 +18,7 @@ from orinspect_train.blend import State, blended
 from orinspect_train.checkpoint import Checkpoint, Plan, write_checkpoint
 from orinspect_train.config import BY_TIME, PretrainConfig
 from orinspect_train.health import Watch, examine
+from orinspect_train.heap import keep_freed_memory
 from orinspect_train.run_folder import CHECKPOINT, METRICS, TENSORBOARD
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class Keeper(pl.Callback):
         self.board: metrics_log.Board | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The clock starts with the first step."""
+        """The clock starts with the first step, in a process that may have been spawned: with a heap of its own."""
+        keep_freed_memory()
         self.started = self.saved = time.monotonic()
         if self.config.tensorboard and trainer.is_global_zero:
             self.board = metrics_log.Board(self.run / TENSORBOARD, cast("Pretraining", pl_module).first_step)

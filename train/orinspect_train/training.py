@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from orinspect_train.augment import normalise
 from orinspect_train.batch_norm import share_statistics
 from orinspect_train.batches import Batches
-from orinspect_train.bfloat16 import faster_here
+from orinspect_train.bfloat16 import faster_bfloat16
 from orinspect_train.config import BY_DEVICE, PretrainConfig
 from orinspect_train.encoder import Encoder, normalisation
 from orinspect_train.methods import Batch, Method
@@ -73,7 +73,7 @@ class Pretraining(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """The loss, and the embeddings for the signs of collapse."""
-        with faster_here():
+        with faster_bfloat16():
             loss, embeddings = self.method.loss(self.normalise, batch, self.done)
         return {"loss": loss, "embeddings": embeddings.detach()}
 
